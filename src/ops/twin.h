@@ -1,0 +1,63 @@
+/* For the files that hold twins. Each is compiled twice: as the exact reference (fp32, bf16 bits)
+ * and, with VKM_TWIN64, as the oracle (double, libm, no rounding). The wrappers stand in the first
+ * compile only, inside #ifndef VKM_TWIN64.
+ *
+ *     VKM_REF(rmsnorm_fwd) {                 // const vkm_args_rmsnorm_fwd *a, vkm_part me
+ *         const real *x = ref_f32(a->x);     // (T,C)
+ *         FOR_PART(t, a->n_rows) { ... }     // this thread's share of the outputs
+ *     }
+ */
+#ifndef VKM_TWIN_H
+#define VKM_TWIN_H
+
+#include "ops/kernels.h"
+#include "ops/numerics.h"
+
+#ifdef VKM_TWIN64
+#include <math.h>
+#define VKM_REF(name) void vkm_ref64_##name(const vkm_args_##name *a, vkm_part me)
+typedef double real;
+typedef double bf16;
+static inline real ldb(bf16 x) { return x; }
+static inline bf16 stb(real x) { return x; }
+static inline real canon(real x) { return x; }
+static inline real madd(real x, real y, real acc) { return acc + x * y; }
+#else
+#define VKM_REF(name) void vkm_ref_##name(const vkm_args_##name *a, vkm_part me)
+typedef float real;
+typedef uint16_t bf16;
+static inline real ldb(bf16 x) { return vkm_from_bits((uint32_t)x << 16); }
+static inline bf16 stb(real x) { return (bf16)vkm_bf16z(x); } /* rounds: contract 2 */
+static inline real canon(real x) { return vkm_canon(x); }     /* every float store */
+/* acc + x * y for bf16-valued x and y: the product is exact, so fused or not is the same. */
+static inline real madd(real x, real y, real acc) { return acc + x * y; }
+#endif
+
+static inline real *ref_f32(vkm_tensor t) { return (real *)(uintptr_t)t.addr; }
+static inline bf16 *ref_bf16(vkm_tensor t) { return (bf16 *)(uintptr_t)t.addr; }
+static inline uint32_t *ref_u32(vkm_tensor t) { return (uint32_t *)(uintptr_t)t.addr; }
+
+/* Units [lo, hi) of n belong to this thread. */
+static inline uint64_t vkm_part_lo(vkm_part me, uint64_t n) { return n * me.i / me.n; }
+static inline uint64_t vkm_part_hi(vkm_part me, uint64_t n) { return n * (me.i + 1) / me.n; }
+#define FOR_PART(i, count)                                                                         \
+    for (uint64_t i = vkm_part_lo(me, (count)), i##_hi = vkm_part_hi(me, (count)); i < i##_hi; i++)
+
+/* For wrappers: a tensor must hold at least n elements; what the kernel may touch is exactly n. */
+static inline vkm_tensor vkm_need(vkm_tensor t, uint64_t n, const char *kernel, const char *name) {
+    VKM_BUG_ON(t.n < n, "%s: '%s' has %llu elements, %llu are needed", kernel, name,
+               (unsigned long long)t.n, (unsigned long long)n);
+    t.n = n;
+    return t;
+}
+
+static inline uint32_t vkm_div_up(uint64_t n, uint32_t d) { return (uint32_t)((n + d - 1) / d); }
+
+/* A one-dimensional launch over n invocations, `local` of them a group; a grid dimension is at most
+ * 65535, so long ones fold into y: the shader's flat index is vkm_flat_id(). */
+static inline vkm_launch vkm_launch_flat(uint64_t n, uint32_t local, double work) {
+    uint32_t groups = vkm_div_up(n, local), y = vkm_div_up(groups, 65535);
+    return (vkm_launch){{vkm_div_up(groups, y ? y : 1), y, 1}, {local}, work};
+}
+
+#endif

@@ -1,0 +1,61 @@
+/* A device and its memory. Three backends stand behind it: `vulkan`, `cpu` (the reference twins,
+ * threaded) and `oracle` (the same sources in double precision, for tolerances and finite
+ * differences). Everything above ops is the same code for all. */
+#ifndef VKM_DEV_H
+#define VKM_DEV_H
+
+#include <stdio.h>
+
+#include "vk/kernel.h"
+
+typedef struct vkm_dev vkm_dev;
+typedef struct vkm_mem vkm_mem;
+typedef struct vkm_plan vkm_plan;
+
+typedef enum { VKM_VULKAN, VKM_CPU, VKM_ORACLE } vkm_backend_id;
+/* What tiles suit: a driver that runs shaders on CPU lanes, or a GPU. */
+typedef enum { VKM_CLASS_CPU_DRIVER, VKM_CLASS_GPU } vkm_dev_class;
+
+typedef struct vkm_dev_options {
+    vkm_backend_id backend;
+    const char *device;  /* vulkan: NULL for the default, an index, part of a name, "lavapipe" */
+    int threads;         /* cpu, oracle: 0 for all cores */
+    int flush_denormals; /* cpu: set FTZ and DAZ; no bit may change */
+    int validate;        /* vulkan: validation layers; a message is an error */
+    int check_hazards;   /* the stream proves its own barriers before each submit */
+    int profile;         /* time every kernel */
+    int skip_probes;     /* only for `vkmoe devices`, which reports them itself */
+} vkm_dev_options;
+
+vkm_status vkm_dev_open(const vkm_dev_options *o, vkm_dev **out, vkm_err *err) VKM_MUST_CHECK;
+void vkm_dev_close(vkm_dev *dev);
+vkm_backend_id vkm_dev_backend(const vkm_dev *dev);
+vkm_dev_class vkm_dev_class_of(const vkm_dev *dev);
+const char *vkm_dev_name(const vkm_dev *dev);   /* such as "llvmpipe (LLVM 15.0.6, 256 bits)" */
+const char *vkm_dev_driver(const vkm_dev *dev); /* driver name and version */
+/* Seconds and calls by kernel, worst first; only with options.profile. */
+void vkm_dev_print_profile(const vkm_dev *dev, FILE *f);
+
+/* Memory is planned before it is taken. Each add names a tensor; commit takes the arenas (each
+ * within the device's allocation limit), zeroes them and fills every *out; too little memory is an
+ * error with the numbers. `out` must stay in place until then. Categories are the rows of
+ * vkm_plan_print. A plan is freed by commit or vkm_plan_free. */
+vkm_plan *vkm_plan_new(vkm_dev *dev);
+void vkm_plan_add(vkm_plan *p, vkm_tensor *out, vkm_dtype dtype, uint64_t n, const char *category);
+uint64_t vkm_plan_bytes(const vkm_plan *p);
+void vkm_plan_print(const vkm_plan *p, FILE *f);
+vkm_status vkm_plan_commit(vkm_plan *p, vkm_mem **out, vkm_err *err) VKM_MUST_CHECK;
+void vkm_plan_free(vkm_plan *p);
+void vkm_mem_free(vkm_mem *mem); /* accepts NULL */
+
+/* Copies between host and a tensor: n elements from element `first`, as float, uint32_t or bf16
+ * bits (uint16_t) by dtype; the oracle converts to and from double. Chunks are bounded; the call
+ * returns when the data is there. No stream may be in flight. */
+vkm_status vkm_write(vkm_dev *dev, vkm_tensor t, const void *src, vkm_err *err) VKM_MUST_CHECK;
+vkm_status vkm_read(vkm_dev *dev, vkm_tensor t, void *dst, vkm_err *err) VKM_MUST_CHECK;
+/* The same as double whatever the backend (float tensors only). */
+vkm_status vkm_write_f64(vkm_dev *dev, vkm_tensor t, const double *src, vkm_err *err) VKM_MUST_CHECK;
+vkm_status vkm_read_f64(vkm_dev *dev, vkm_tensor t, double *dst, vkm_err *err) VKM_MUST_CHECK;
+vkm_status vkm_zero(vkm_dev *dev, vkm_tensor t, vkm_err *err) VKM_MUST_CHECK;
+
+#endif
