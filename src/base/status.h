@@ -20,9 +20,9 @@ typedef struct vkm_err {
     char msg[1024];
 } vkm_err;
 
-#define VKM_MUST_CHECK    __attribute__((warn_unused_result))
-#define VKM_PRINTF(f, a)  __attribute__((format(printf, f, a)))
-#define VKM_COUNTOF(a)    (sizeof(a) / sizeof((a)[0]))
+#define VKM_MUST_CHECK   __attribute__((warn_unused_result))
+#define VKM_PRINTF(f, a) __attribute__((format(printf, f, a)))
+#define VKM_COUNTOF(a)   (sizeof(a) / sizeof((a)[0]))
 
 /* Records the first error only (a later one is its consequence) and returns its status. */
 vkm_status vkm_fail(vkm_err *err, vkm_status status, const char *fmt, ...) VKM_PRINTF(3, 4);

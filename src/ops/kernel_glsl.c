@@ -13,11 +13,11 @@ typedef struct kernel_line {
     size_t n;
 } kernel_line;
 
-#define IN(type, name)    {#name, VKM_P_IN, VKM_PT_##type},
-#define OUT(type, name)   {#name, VKM_P_OUT, VKM_PT_##type},
-#define INOUT(type, name) {#name, VKM_P_INOUT, VKM_PT_##type},
-#define U32(name)         {#name, VKM_P_U32, VKM_PT_scalar},
-#define F32(name)         {#name, VKM_P_F32, VKM_PT_scalar},
+#define IN(type, name)         {#name, VKM_P_IN, VKM_PT_##type},
+#define OUT(type, name)        {#name, VKM_P_OUT, VKM_PT_##type},
+#define INOUT(type, name)      {#name, VKM_P_INOUT, VKM_PT_##type},
+#define U32(name)              {#name, VKM_P_U32, VKM_PT_scalar},
+#define F32(name)              {#name, VKM_P_F32, VKM_PT_scalar},
 #define KERNEL(name, doc, ...) static const vkm_param params_##name[] = {__VA_ARGS__};
 #include "ops/kernels.def"
 #undef KERNEL
@@ -66,13 +66,17 @@ int main(int argc, char **argv) {
         for (size_t j = 0; j < lines[i].n; j++) {
             const vkm_param *p = &lines[i].params[j];
             (void)vkm_param_push_offset(&bytes, p->kind);
-            const char *type = p->kind == VKM_P_U32 ? "uint" : p->kind == VKM_P_F32 ? "float" : "uvec2";
+            const char *type = p->kind == VKM_P_U32   ? "uint"
+                               : p->kind == VKM_P_F32 ? "float"
+                                                      : "uvec2";
             fprintf(f, "    %s %s;\n", type, p->name);
         }
         fprintf(f, "} pc;\n");
         if (bytes > VKM_MAX_PUSH) {
-            fprintf(stderr, "kernels.def: %s needs %u bytes of push constants, %d are portable; put "
-                            "scalars in a small buffer\n", lines[i].name, bytes, VKM_MAX_PUSH);
+            fprintf(stderr,
+                    "kernels.def: %s needs %u bytes of push constants, %d are portable; put "
+                    "scalars in a small buffer\n",
+                    lines[i].name, bytes, VKM_MAX_PUSH);
             return 1;
         }
         for (size_t j = 0; j < lines[i].n; j++)
@@ -82,8 +86,9 @@ int main(int argc, char **argv) {
     FILE *s = open_out(argv[2], "spirv", ".S");
     fprintf(s, ".section .note.GNU-stack,\"\",%%progbits\n.section .rodata\n");
     for (size_t i = 0; i < VKM_COUNTOF(lines); i++)
-        fprintf(s, ".balign 16\n.global vkm_spirv_%s, vkm_spirv_end_%s\nvkm_spirv_%s:\n"
-                   ".incbin \"%s.spv\"\nvkm_spirv_end_%s:\n",
+        fprintf(s,
+                ".balign 16\n.global vkm_spirv_%s, vkm_spirv_end_%s\nvkm_spirv_%s:\n"
+                ".incbin \"%s.spv\"\nvkm_spirv_end_%s:\n",
                 lines[i].name, lines[i].name, lines[i].name, lines[i].name, lines[i].name);
     return fclose(s) != 0;
 }

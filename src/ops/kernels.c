@@ -17,17 +17,20 @@
 
 /* A reference takes its own args struct; the table holds it by the common type. */
 #define KERNEL(name, doc, ...)                                                                     \
-    static void ref_##name(const void *a, vkm_part me) { vkm_ref_##name(a, me); }                  \
-    static void ref64_##name(const void *a, vkm_part me) { vkm_ref64_##name(a, me); }
+    static void ref_##name(const void *a, vkm_part me) {                                           \
+        vkm_ref_##name(a, me);                                                                     \
+    }                                                                                              \
+    static void ref64_##name(const void *a, vkm_part me) {                                         \
+        vkm_ref64_##name(a, me);                                                                   \
+    }
 #include "ops/kernels.def"
 #undef KERNEL
 
 const vkm_kernel vkm_kernels[VKM_N_KERNELS] = {
 #define KERNEL(name, doc, ...)                                                                     \
-    [VKM_K_##name] = {#name,        doc,                                                           \
-                      params_##name, (uint32_t)VKM_COUNTOF(params_##name),                          \
-                      ref_##name,   ref64_##name,                                                  \
-                      vkm_spirv_##name, vkm_spirv_end_##name},
+    [VKM_K_##                                                                                      \
+        name] = {#name,      doc,          params_##name,    (uint32_t)VKM_COUNTOF(params_##name), \
+                 ref_##name, ref64_##name, vkm_spirv_##name, vkm_spirv_end_##name},
 #include "ops/kernels.def"
 #undef KERNEL
 };

@@ -5,13 +5,13 @@
 
 #ifdef VKM_GLSL
 #define VKM_FN
-#define VKM_PRECISE        precise
-#define vkm_bits(x)        floatBitsToUint(x)
-#define vkm_from_bits(u)   uintBitsToFloat(u)
+#define VKM_PRECISE      precise
+#define vkm_bits(x)      floatBitsToUint(x)
+#define vkm_from_bits(u) uintBitsToFloat(u)
 #else
 #include <stdint.h>
 #include <string.h>
-#define VKM_FN             static inline
+#define VKM_FN static inline
 #define VKM_PRECISE
 typedef uint32_t uint;
 static inline uint vkm_bits(float x) {
@@ -42,8 +42,14 @@ VKM_FN uint vkm_bf16z(float x) {
 }
 
 /* The two halves of a bf16 pair: element 2i in the low half, 2i+1 in the high one. */
-VKM_FN float vkm_bf16_lo(uint w) { return vkm_from_bits(w << 16); }
-VKM_FN float vkm_bf16_hi(uint w) { return vkm_from_bits(w & 0xffff0000u); }
-VKM_FN uint vkm_bf16_pair(float lo, float hi) { return vkm_bf16z(lo) | (vkm_bf16z(hi) << 16); }
+VKM_FN float vkm_bf16_lo(uint w) {
+    return vkm_from_bits(w << 16);
+}
+VKM_FN float vkm_bf16_hi(uint w) {
+    return vkm_from_bits(w & 0xffff0000u);
+}
+VKM_FN uint vkm_bf16_pair(float lo, float hi) {
+    return vkm_bf16z(lo) | (vkm_bf16z(hi) << 16);
+}
 
 #endif

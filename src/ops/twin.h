@@ -18,28 +18,54 @@
 #define VKM_REF(name) void vkm_ref64_##name(const vkm_args_##name *a, vkm_part me)
 typedef double real;
 typedef double bf16;
-static inline real ldb(bf16 x) { return x; }
-static inline bf16 stb(real x) { return x; }
-static inline real canon(real x) { return x; }
-static inline real madd(real x, real y, real acc) { return acc + x * y; }
+static inline real ldb(bf16 x) {
+    return x;
+}
+static inline bf16 stb(real x) {
+    return x;
+}
+static inline real canon(real x) {
+    return x;
+}
+static inline real madd(real x, real y, real acc) {
+    return acc + x * y;
+}
 #else
 #define VKM_REF(name) void vkm_ref_##name(const vkm_args_##name *a, vkm_part me)
 typedef float real;
 typedef uint16_t bf16;
-static inline real ldb(bf16 x) { return vkm_from_bits((uint32_t)x << 16); }
-static inline bf16 stb(real x) { return (bf16)vkm_bf16z(x); } /* rounds: contract 2 */
-static inline real canon(real x) { return vkm_canon(x); }     /* every float store */
+static inline real ldb(bf16 x) {
+    return vkm_from_bits((uint32_t)x << 16);
+}
+static inline bf16 stb(real x) {
+    return (bf16)vkm_bf16z(x);
+} /* rounds: contract 2 */
+static inline real canon(real x) {
+    return vkm_canon(x);
+} /* every float store */
 /* acc + x * y for bf16-valued x and y: the product is exact, so fused or not is the same. */
-static inline real madd(real x, real y, real acc) { return acc + x * y; }
+static inline real madd(real x, real y, real acc) {
+    return acc + x * y;
+}
 #endif
 
-static inline real *ref_f32(vkm_tensor t) { return (real *)(uintptr_t)t.addr; }
-static inline bf16 *ref_bf16(vkm_tensor t) { return (bf16 *)(uintptr_t)t.addr; }
-static inline uint32_t *ref_u32(vkm_tensor t) { return (uint32_t *)(uintptr_t)t.addr; }
+static inline real *ref_f32(vkm_tensor t) {
+    return (real *)(uintptr_t)t.addr;
+}
+static inline bf16 *ref_bf16(vkm_tensor t) {
+    return (bf16 *)(uintptr_t)t.addr;
+}
+static inline uint32_t *ref_u32(vkm_tensor t) {
+    return (uint32_t *)(uintptr_t)t.addr;
+}
 
 /* Units [lo, hi) of n belong to this thread. */
-static inline uint64_t vkm_part_lo(vkm_part me, uint64_t n) { return n * me.i / me.n; }
-static inline uint64_t vkm_part_hi(vkm_part me, uint64_t n) { return n * (me.i + 1) / me.n; }
+static inline uint64_t vkm_part_lo(vkm_part me, uint64_t n) {
+    return n * me.i / me.n;
+}
+static inline uint64_t vkm_part_hi(vkm_part me, uint64_t n) {
+    return n * (me.i + 1) / me.n;
+}
 #define FOR_PART(i, count)                                                                         \
     for (uint64_t i = vkm_part_lo(me, (count)), i##_hi = vkm_part_hi(me, (count)); i < i##_hi; i++)
 
@@ -51,7 +77,9 @@ static inline vkm_tensor vkm_need(vkm_tensor t, uint64_t n, const char *kernel, 
     return t;
 }
 
-static inline uint32_t vkm_div_up(uint64_t n, uint32_t d) { return (uint32_t)((n + d - 1) / d); }
+static inline uint32_t vkm_div_up(uint64_t n, uint32_t d) {
+    return (uint32_t)((n + d - 1) / d);
+}
 
 /* A one-dimensional launch over n invocations, `local` of them a group; a grid dimension is at most
  * 65535, so long ones fold into y: the shader's flat index is vkm_flat_id(). */

@@ -10,10 +10,11 @@
  *             VKM_V_RUN(v, rmsnorm_fwd, &a);
  *         }
  *     }
- * Each run executes the op on the CPU reference (one thread) and twice on the device under test with
- * two different poisons in every output and in red zones around every tensor, then demands: outputs
- * bit-equal (any NaN equals any NaN), inputs and red zones untouched, both runs alike. OUT tensors
- * that the kernel does not write in full are compared too: they must keep the poison on both. */
+ * Each run executes the op on the CPU reference (one thread) and twice on the device under test
+ * with two different poisons in every output and in red zones around every tensor, then demands:
+ * outputs bit-equal (any NaN equals any NaN), inputs and red zones untouched, both runs alike. OUT
+ * tensors that the kernel does not write in full are compared too: they must keep the poison on
+ * both. */
 #ifndef VKM_VERIFY_H
 #define VKM_VERIFY_H
 
@@ -51,11 +52,11 @@ void vkm_v_run(vkm_verify *v, const vkm_kernel *k, vkm_v_op op, const void *args
 #define VKM_V_RUN(v, name, args)                                                                   \
     do {                                                                                           \
         const vkm_args_##name *typed_args_ = (args);                                               \
-        vkm_v_run((v), &vkm_kernels[VKM_K_##name], (vkm_v_op)(void (*)(void))vkm_op_##name,         \
+        vkm_v_run((v), &vkm_kernels[VKM_K_##name], (vkm_v_op)(void (*)(void))vkm_op_##name,        \
                   typed_args_, #name);                                                             \
     } while (0)
 
-#define VKM_CASES(name) void vkm_cases_##name(vkm_verify *v)
+#define VKM_CASES(name)        void vkm_cases_##name(vkm_verify *v)
 #define KERNEL(name, doc, ...) VKM_CASES(name);
 #include "ops/kernels.def"
 #undef KERNEL
@@ -66,8 +67,8 @@ void vkm_v_run(vkm_verify *v, const vkm_kernel *k, vkm_v_op op, const void *args
          i_##var++, var = i_##var < VKM_COUNTOF(sizes_##var) ? sizes_##var[i_##var] : 0)
 
 typedef struct vkm_verify_options {
-    vkm_dev *dev;          /* device under test; the cpu backend compares thread counts and FTZ */
-    const char *select;    /* gates whose name contains this; NULL for all */
+    vkm_dev *dev;       /* device under test; the cpu backend compares thread counts and FTZ */
+    const char *select; /* gates whose name contains this; NULL for all */
     int list, json;
     uint64_t seed;
 } vkm_verify_options;

@@ -9,12 +9,20 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
-static uint32_t fp_state_get(void) { return _mm_getcsr(); }
-static void fp_state_set(uint32_t s) { _mm_setcsr(s); }
+static uint32_t fp_state_get(void) {
+    return _mm_getcsr();
+}
+static void fp_state_set(uint32_t s) {
+    _mm_setcsr(s);
+}
 enum { FLUSH = 0x8040, DEFAULT_STATE = 0x1f80 }; /* FTZ and DAZ; all exceptions masked */
 #else
-static uint32_t fp_state_get(void) { return 0; }
-static void fp_state_set(uint32_t s) { (void)s; }
+static uint32_t fp_state_get(void) {
+    return 0;
+}
+static void fp_state_set(uint32_t s) {
+    (void)s;
+}
 enum { FLUSH = 0, DEFAULT_STATE = 0 };
 #endif
 
@@ -59,7 +67,7 @@ static void run_node(vkm_dev *dev, const vkm_node *node) {
     vkm_ref_fn fn = oracle ? node->kernel->ref64 : node->kernel->ref;
     uint32_t state = DEFAULT_STATE | (dev->options.flush_denormals && !oracle ? FLUSH : 0);
     /* waking the team costs more than a small kernel */
-    int threads = node->how.work < 20000 ? 1 : dev->threads;
+    int threads = node->how.work < 20000 && !dev->options.thread_all ? 1 : dev->threads;
 #pragma omp parallel num_threads(threads)
     {
         uint32_t saved = fp_state_get();
@@ -97,12 +105,16 @@ static vkm_status cpu_run_compiled(vkm_dev *dev, const vkm_nodes *nodes, void *i
     return VKM_OK;
 }
 
-static void cpu_free_compiled(vkm_dev *dev, void *impl) { (void)dev, (void)impl; }
-static void cpu_close(vkm_dev *dev) { (void)dev; }
+static void cpu_free_compiled(vkm_dev *dev, void *impl) {
+    (void)dev, (void)impl;
+}
+static void cpu_close(vkm_dev *dev) {
+    (void)dev;
+}
 
 static const vkm_backend cpu_backend = {
-    cpu_alloc,   cpu_release,      cpu_write,         cpu_read,  cpu_zero, cpu_run,
-    cpu_compile, cpu_run_compiled, cpu_free_compiled, cpu_close,
+    cpu_alloc, cpu_release, cpu_write,        cpu_read,          cpu_zero,
+    cpu_run,   cpu_compile, cpu_run_compiled, cpu_free_compiled, cpu_close,
 };
 
 vkm_status vkm_cpu_open(vkm_dev *dev, vkm_err *err) {

@@ -25,10 +25,18 @@ void vkm_dev_close(vkm_dev *dev) {
     free(dev);
 }
 
-vkm_backend_id vkm_dev_backend(const vkm_dev *dev) { return dev->options.backend; }
-vkm_dev_class vkm_dev_class_of(const vkm_dev *dev) { return dev->class; }
-const char *vkm_dev_name(const vkm_dev *dev) { return dev->name; }
-const char *vkm_dev_driver(const vkm_dev *dev) { return dev->driver; }
+vkm_backend_id vkm_dev_backend(const vkm_dev *dev) {
+    return dev->options.backend;
+}
+vkm_dev_class vkm_dev_class_of(const vkm_dev *dev) {
+    return dev->class;
+}
+const char *vkm_dev_name(const vkm_dev *dev) {
+    return dev->name;
+}
+const char *vkm_dev_driver(const vkm_dev *dev) {
+    return dev->driver;
+}
 
 void vkm_dev_account(vkm_dev *dev, const vkm_kernel *k, double seconds, double work) {
     uint32_t i = 0;
@@ -60,7 +68,9 @@ void vkm_dev_print_profile(const vkm_dev *dev, FILE *f) {
                 1e6 * rows[i].seconds / (double)rows[i].calls, 100 * rows[i].seconds / total);
 }
 
-static uint64_t host_element(vkm_dtype dtype) { return dtype == VKM_BF16 ? 2 : 4; }
+static uint64_t host_element(vkm_dtype dtype) {
+    return dtype == VKM_BF16 ? 2 : 4;
+}
 
 static double bf16_to_double(uint16_t h) {
     uint32_t u = (uint32_t)h << 16;
@@ -69,7 +79,9 @@ static double bf16_to_double(uint16_t h) {
     return (double)x;
 }
 
-static int widened(vkm_tensor t) { return t.esz == 8; }
+static int widened(vkm_tensor t) {
+    return t.esz == 8;
+}
 
 vkm_status vkm_write(vkm_dev *dev, vkm_tensor t, const void *src, vkm_err *err) {
     if (!widened(t)) return dev->backend->write(dev, t.addr, src, t.n * host_element(t.dtype), err);
@@ -112,8 +124,8 @@ vkm_status vkm_read_f64(vkm_dev *dev, vkm_tensor t, double *dst, vkm_err *err) {
     if (!tmp) return err->status;
     vkm_status st = vkm_read(dev, t, tmp, err);
     for (uint64_t i = 0; i < t.n && !st; i++)
-        dst[i] = t.dtype == VKM_BF16 ? bf16_to_double(((uint16_t *)tmp)[i])
-                                     : (double)((float *)tmp)[i];
+        dst[i] =
+            t.dtype == VKM_BF16 ? bf16_to_double(((uint16_t *)tmp)[i]) : (double)((float *)tmp)[i];
     free(tmp);
     return st;
 }

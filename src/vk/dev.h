@@ -21,6 +21,7 @@ typedef struct vkm_dev_options {
     const char *device;  /* vulkan: NULL for the default, an index, part of a name, "lavapipe" */
     int threads;         /* cpu, oracle: 0 for all cores */
     int flush_denormals; /* cpu: set FTZ and DAZ; no bit may change */
+    int thread_all;      /* cpu: split even the smallest kernels over the threads */
     int validate;        /* vulkan: validation layers; a message is an error */
     int check_hazards;   /* the stream proves its own barriers before each submit */
     int profile;         /* time every kernel */
@@ -54,7 +55,8 @@ void vkm_mem_free(vkm_mem *mem); /* accepts NULL */
 vkm_status vkm_write(vkm_dev *dev, vkm_tensor t, const void *src, vkm_err *err) VKM_MUST_CHECK;
 vkm_status vkm_read(vkm_dev *dev, vkm_tensor t, void *dst, vkm_err *err) VKM_MUST_CHECK;
 /* The same as double whatever the backend (float tensors only). */
-vkm_status vkm_write_f64(vkm_dev *dev, vkm_tensor t, const double *src, vkm_err *err) VKM_MUST_CHECK;
+vkm_status vkm_write_f64(vkm_dev *dev, vkm_tensor t, const double *src,
+                         vkm_err *err) VKM_MUST_CHECK;
 vkm_status vkm_read_f64(vkm_dev *dev, vkm_tensor t, double *dst, vkm_err *err) VKM_MUST_CHECK;
 vkm_status vkm_zero(vkm_dev *dev, vkm_tensor t, vkm_err *err) VKM_MUST_CHECK;
 

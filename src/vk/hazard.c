@@ -13,8 +13,7 @@ static uint32_t accesses_of(const vkm_node *node, access *out) {
         uint32_t o = vkm_param_offset(&at, kind);
         if (!vkm_param_is_pointer(kind)) continue;
         const vkm_tensor *t = (const vkm_tensor *)(const void *)(node->args + o);
-        if (t->n)
-            out[n++] = (access){t->addr, t->addr + t->n * t->esz, kind != VKM_P_IN};
+        if (t->n) out[n++] = (access){t->addr, t->addr + t->n * t->esz, kind != VKM_P_IN};
     }
     return n;
 }

@@ -33,7 +33,9 @@ typedef struct vkm_kernel {
     const uint32_t *spirv, *spirv_end;
 } vkm_kernel;
 
-static inline int vkm_param_is_pointer(vkm_param_kind k) { return k <= VKM_P_INOUT; }
+static inline int vkm_param_is_pointer(vkm_param_kind k) {
+    return k <= VKM_P_INOUT;
+}
 
 /* Walks the args struct of a kernel: tensors are 8-aligned, scalars 4-aligned, in order. */
 static inline uint32_t vkm_param_offset(uint32_t *at, vkm_param_kind kind) {

@@ -51,8 +51,8 @@ void vkm_plan_add(vkm_plan *p, vkm_tensor *out, vkm_dtype dtype, uint64_t n, con
         VKM_BUG_ON(!p->v, "no memory for a plan");
     }
     uint64_t bytes = vkm_round_up((n ? n : 1) * element_bytes(p->dev, dtype), ALIGN);
-    p->v[p->n++] = (request){.out = out, .dtype = dtype, .n = n, .bytes = bytes,
-                             .category = category};
+    p->v[p->n++] =
+        (request){.out = out, .dtype = dtype, .n = n, .bytes = bytes, .category = category};
 }
 
 uint64_t vkm_plan_bytes(const vkm_plan *p) {

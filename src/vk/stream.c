@@ -32,7 +32,9 @@ void vkm_stream_free(vkm_stream *s) {
     free(s);
 }
 
-vkm_dev *vkm_stream_dev(vkm_stream *s) { return s->dev; }
+vkm_dev *vkm_stream_dev(vkm_stream *s) {
+    return s->dev;
+}
 
 void vkm_stream_launch(vkm_stream *s, const vkm_kernel *k, const void *args, vkm_launch how) {
     if (how.groups[0] == 0 || how.groups[1] == 0 || how.groups[2] == 0) return;

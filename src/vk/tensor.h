@@ -25,10 +25,14 @@ static inline vkm_tensor vkm_view(vkm_tensor t, uint64_t first, uint64_t n) {
     return t;
 }
 
-static inline uint64_t vkm_round_up(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }
+static inline uint64_t vkm_round_up(uint64_t n, uint64_t to) {
+    return (n + to - 1) / to * to;
+}
 
 /* K of an operand as stored, and its element count. */
-static inline uint32_t vkm_op_kp(uint32_t k) { return (uint32_t)vkm_round_up(k, 8); }
+static inline uint32_t vkm_op_kp(uint32_t k) {
+    return (uint32_t)vkm_round_up(k, 8);
+}
 static inline uint64_t vkm_op_size(uint64_t rows, uint32_t k) {
     return vkm_round_up(rows, 16) * vkm_op_kp(k);
 }
