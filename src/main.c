@@ -1,6 +1,6 @@
-#include <stdio.h>
-#include "ops/kernels.h"
-int main(void) {
-    for (int i = 0; i < VKM_N_KERNELS; i++) printf("%s\n", vkm_kernels[i].name);
-    return 0;
+/* The program: everything is in src/cli and the library. */
+#include "cli/cli.h"
+
+int main(int argc, char **argv) {
+    return vkm_cli_main(argc, argv);
 }
