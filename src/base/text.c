@@ -49,8 +49,9 @@ vkm_status vkm_text_choice(const char *name, const char *text, const char *choic
     size_t n = strlen(text);
     const char *c = choices;
     for (int i = 0; c; i++) {
-        size_t len = strcspn(c, "|");
-        if (len == n && !strncmp(c, text, n)) {
+        size_t len = strcspn(c, "|"), same = 0;
+        while (same < len && same < n && folded(c[same]) == folded(text[same])) same++;
+        if (len == n && same == n) {
             *out = i;
             return VKM_OK;
         }
