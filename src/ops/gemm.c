@@ -1,0 +1,217 @@
+/* Matrix products over operand panels (vk/tensor.h): gemm, linear with the experts' low-rank terms,
+ * and the weight gradients' product by sequences. All sums follow rule 4 of the numerics contract.
+ * A product that a factor scales is canonicalised before it is added, so that a denormal product
+ * counts as zero on every device. */
+#include "ops/rule4.h"
+
+enum { PADDING = 0xffffffffu, TILE_ROWS = 64, TILE_COLS = 192 };
+
+/* ---- wrappers ----------------------------------------------------------------------------------
+ */
+#ifndef VKM_TWIN64
+
+/* Elements that `rows` rows of an operand span when K from its start on is read. */
+static uint64_t operand_span(uint64_t rows, uint32_t k, uint32_t kp) {
+    return rows && k ? ((uint64_t)(vkm_div_up(rows, VKM_PANEL) - 1) * kp + k) * VKM_PANEL : 0;
+}
+
+static double work_of(uint64_t m, uint64_t n, uint64_t k) {
+    return 2.0 * (double)m * (double)n * (double)k +
+           4.0 * (2.0 * (double)(m + n) * (double)k + 4.0 * (double)m * (double)n);
+}
+
+static vkm_launch launch_of(uint64_t outputs, double work) {
+    return vkm_launch_flat(outputs, 64, work);
+}
+
+void vkm_op_gemm(vkm_stream *s, const vkm_args_gemm *a) {
+    vkm_args_gemm b = *a;
+    VKM_BUG_ON(a->k & 7 || a->kpa & 7 || a->kpb & 7 || a->k > a->kpa || a->k > a->kpb,
+               "gemm: k %u of operands with %u and %u", a->k, a->kpa, a->kpb);
+    VKM_BUG_ON(a->ldc < a->n, "gemm: ldc %u for %u columns", a->ldc, a->n);
+    if (!a->m || !a->n) return;
+    b.a = vkm_need(a->a, operand_span(a->m, a->k, a->kpa), "gemm", "a");
+    b.b = vkm_need(a->b, operand_span(a->n, a->k, a->kpb), "gemm", "b");
+    b.c = vkm_need(a->c, (uint64_t)(a->m - 1) * a->ldc + a->n, "gemm", "c");
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_gemm], &b,
+                      launch_of((uint64_t)a->m * a->n, work_of(a->m, a->n, a->k)));
+}
+
+void vkm_op_linear(vkm_stream *s, const vkm_args_linear *a) {
+    vkm_args_linear b = *a;
+    uint32_t k2 = a->n_experts * a->kper;
+    VKM_BUG_ON(a->k & 7 || a->kper & 7, "linear: k %u, kper %u", a->k, a->kper);
+    b.a = vkm_need(a->a, operand_span(a->m, a->k, a->k), "linear", "a");
+    b.b = vkm_need(a->b, operand_span(a->n, a->k, a->k), "linear", "b");
+    b.a2 = vkm_need(a->a2, operand_span(a->m, k2, k2), "linear", "a2");
+    b.b2 = vkm_need(a->b2, operand_span(a->n, k2, k2), "linear", "b2");
+    b.scale = vkm_need(a->scale, a->n_experts ? a->scale.n : 0, "linear", "scale");
+    b.row_seq = vkm_need(a->row_seq, a->n_experts ? a->m : 0, "linear", "row_seq");
+    b.res = vkm_need(a->res, a->has_res ? (uint64_t)a->m * a->n : 0, "linear", "res");
+    b.c = vkm_need(a->c, (uint64_t)a->m * a->n, "linear", "c");
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_linear], &b,
+                      launch_of((uint64_t)a->m * a->n, work_of(a->m, a->n, a->k + k2)));
+}
+
+void vkm_op_linear_bf16(vkm_stream *s, const vkm_args_linear_bf16 *a) {
+    vkm_args_linear_bf16 b = *a;
+    uint32_t k2 = a->n_experts * a->kper;
+    VKM_BUG_ON(a->k & 7 || a->kper & 7 || a->n & 1, "linear_bf16: k %u, kper %u, n %u", a->k,
+               a->kper, a->n);
+    b.a = vkm_need(a->a, operand_span(a->m, a->k, a->k), "linear_bf16", "a");
+    b.b = vkm_need(a->b, operand_span(a->n, a->k, a->k), "linear_bf16", "b");
+    b.a2 = vkm_need(a->a2, operand_span(a->m, k2, k2), "linear_bf16", "a2");
+    b.b2 = vkm_need(a->b2, operand_span(a->n, k2, k2), "linear_bf16", "b2");
+    b.scale = vkm_need(a->scale, a->n_experts ? a->scale.n : 0, "linear_bf16", "scale");
+    b.row_seq = vkm_need(a->row_seq, a->n_experts ? a->m : 0, "linear_bf16", "row_seq");
+    b.c = vkm_need(a->c, (uint64_t)a->m * a->n, "linear_bf16", "c");
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_linear_bf16], &b,
+                      launch_of((uint64_t)a->m * (a->n / 2), work_of(a->m, a->n, a->k + k2)));
+}
+
+void vkm_op_gemm_seg(vkm_stream *s, const vkm_args_gemm_seg *a) {
+    vkm_args_gemm_seg b = *a;
+    VKM_BUG_ON(a->kpa & 7 || a->kpb & 7, "gemm_seg: operands of %u and %u", a->kpa, a->kpb);
+    VKM_BUG_ON(a->scale_stride && !a->rows_per_scale, "gemm_seg: rows_per_scale is 0");
+    if (!a->n_seq) return;
+    uint64_t scales = a->scale_stride ? (uint64_t)(a->n_seq - 1) * a->scale_stride +
+                                            vkm_div_up(a->m, a->rows_per_scale)
+                                      : 0;
+    b.a = vkm_need(a->a, vkm_round_up(a->m, VKM_PANEL) * a->kpa, "gemm_seg", "a");
+    b.b = vkm_need(a->b, vkm_round_up(a->n, VKM_PANEL) * a->kpb, "gemm_seg", "b");
+    b.seqs = vkm_need(a->seqs, 4ull * a->n_seq, "gemm_seg", "seqs");
+    b.scale = vkm_need(a->scale, scales, "gemm_seg", "scale");
+    b.c = vkm_need(a->c, (uint64_t)a->m * a->n, "gemm_seg", "c");
+    uint32_t k = a->kpa < a->kpb ? a->kpa : a->kpb;
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_gemm_seg], &b,
+                      launch_of((uint64_t)a->m * a->n, work_of(a->m, a->n, k)));
+}
+#endif
+
+/* ---- references --------------------------------------------------------------------------------
+ */
+
+typedef struct tile {
+    uint32_t i0, rows, j0, cols;
+} tile;
+
+/* Tile t of an (m, n) output cut into tiles of TILE_ROWS x width. */
+static tile tile_at(uint64_t t, uint32_t m, uint32_t n, uint32_t width) {
+    uint32_t across = vkm_div_up(n, width);
+    tile x = {.i0 = (uint32_t)(t / across) * TILE_ROWS, .j0 = (uint32_t)(t % across) * width};
+    x.rows = m - x.i0 < TILE_ROWS ? m - x.i0 : TILE_ROWS;
+    x.cols = n - x.j0 < width ? n - x.j0 : width;
+    return x;
+}
+
+/* Narrower tiles when there are few, so that every thread has work. */
+static uint32_t tile_width(uint32_t m, uint32_t n, vkm_part me) {
+    uint32_t width = TILE_COLS;
+    while (width > 48 && (uint64_t)vkm_div_up(m, TILE_ROWS) * vkm_div_up(n, width) < 8ull * me.n)
+        width -= 48;
+    return width;
+}
+
+#define FOR_TILES(t, m, n)                                                                         \
+    FOR_PART(tiles_i,                                                                              \
+             (uint64_t)vkm_div_up((m), TILE_ROWS) * vkm_div_up((n), tile_width((m), (n), me)))     \
+    for (tile t = tile_at(tiles_i, (m), (n), tile_width((m), (n), me)), *once = &t; once;          \
+         once = NULL)
+
+typedef real sums[TILE_ROWS][TILE_COLS];
+
+static void product(vkm_operand a, vkm_operand b, tile t, uint32_t k, sums out) {
+    vkm_rule4_naive(a, t.i0, t.rows, b, t.j0, t.cols, k, out[0], TILE_COLS);
+}
+
+VKM_REF(gemm) {
+    vkm_operand x = {ref_bf16(a->a), a->kpa}, w = {ref_bf16(a->b), a->kpb};
+    real *c = ref_f32(a->c); // (m, ldc)
+    FOR_TILES(t, a->m, a->n) {
+        sums y;
+        product(x, w, t, a->k, y);
+        for (uint32_t i = 0; i < t.rows; i++) {
+            real *row = c + (uint64_t)(t.i0 + i) * a->ldc + t.j0;
+            for (uint32_t j = 0; j < t.cols; j++) row[j] = canon(y[i][j]);
+        }
+    }
+}
+
+/* y = x W^T + the experts' terms for one tile; the part that linear and linear_bf16 share. */
+static void linear_tile(const vkm_args_linear *a, tile t, sums y) {
+    uint32_t k2 = a->n_experts * a->kper;
+    product((vkm_operand){ref_bf16(a->a), a->k}, (vkm_operand){ref_bf16(a->b), a->k}, t, a->k, y);
+    const uint32_t *row_seq = ref_u32(a->row_seq);
+    const real *scale = ref_f32(a->scale); // (n_seq, n_experts)
+    for (uint32_t e = 0; e < a->n_experts; e++) {
+        uint64_t skip = (uint64_t)e * a->kper * VKM_PANEL;
+        sums d;
+        product((vkm_operand){ref_bf16(a->a2) + skip, k2},
+                (vkm_operand){ref_bf16(a->b2) + skip, k2}, t, a->kper, d);
+        for (uint32_t i = 0; i < t.rows; i++) {
+            uint32_t seq = row_seq[t.i0 + i];
+            real f = seq == PADDING ? 0 : scale[(uint64_t)seq * a->n_experts + e];
+            for (uint32_t j = 0; j < t.cols; j++) y[i][j] = canon(y[i][j] + canon(f * d[i][j]));
+        }
+    }
+}
+
+VKM_REF(linear) {
+    const real *res = ref_f32(a->res); // (m, n)
+    real *c = ref_f32(a->c);           // (m, n)
+    FOR_TILES(t, a->m, a->n) {
+        sums y;
+        linear_tile(a, t, y);
+        for (uint32_t i = 0; i < t.rows; i++) {
+            uint64_t at = (uint64_t)(t.i0 + i) * a->n + t.j0;
+            if (a->has_res)
+                for (uint32_t j = 0; j < t.cols; j++) c[at + j] = canon(res[at + j] + y[i][j]);
+            else
+                for (uint32_t j = 0; j < t.cols; j++) c[at + j] = canon(y[i][j]);
+        }
+    }
+}
+
+VKM_REF(linear_bf16) {
+    vkm_args_linear l = {.a = a->a,
+                         .b = a->b,
+                         .a2 = a->a2,
+                         .b2 = a->b2,
+                         .scale = a->scale,
+                         .row_seq = a->row_seq,
+                         .m = a->m,
+                         .n = a->n,
+                         .k = a->k,
+                         .kper = a->kper,
+                         .n_experts = a->n_experts};
+    bf16 *c = ref_bf16(a->c); // (m, n) row-major
+    FOR_TILES(t, a->m, a->n) {
+        sums y;
+        linear_tile(&l, t, y);
+        for (uint32_t i = 0; i < t.rows; i++) {
+            bf16 *row = c + (uint64_t)(t.i0 + i) * a->n + t.j0;
+            for (uint32_t j = 0; j < t.cols; j++) row[j] = stb(y[i][j]);
+        }
+    }
+}
+
+VKM_REF(gemm_seg) {
+    const uint32_t(*seqs)[4] = (const uint32_t(*)[4])ref_u32(a->seqs);
+    const real *scale = ref_f32(a->scale); // (n_seq, scale_stride)
+    real *c = ref_f32(a->c);               // (m, n)
+    FOR_TILES(t, a->m, a->n) {
+        for (uint32_t s = 0; s < a->n_seq; s++) {
+            uint64_t skip = (uint64_t)seqs[s][0] * VKM_PANEL;
+            sums d;
+            product((vkm_operand){ref_bf16(a->a) + skip, a->kpa},
+                    (vkm_operand){ref_bf16(a->b) + skip, a->kpb}, t, vkm_op_kp(seqs[s][1]), d);
+            for (uint32_t i = 0; i < t.rows; i++) {
+                real *row = c + (uint64_t)(t.i0 + i) * a->n + t.j0;
+                real g = a->scale_stride
+                             ? scale[s * a->scale_stride + (t.i0 + i) / a->rows_per_scale]
+                             : 1;
+                for (uint32_t j = 0; j < t.cols; j++) row[j] = canon(row[j] + canon(g * d[i][j]));
+            }
+        }
+    }
+}

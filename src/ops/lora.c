@@ -1,0 +1,192 @@
+/* The adapter's small kernels: what stands between its products, and reductions over sequences.
+ * Per expert e of rank r an operand of the adapter holds kper = 2 * round_up(r, 4) columns: a first
+ * part of r, zeros, a second part of r, zeros. y += f (B0 u + dB h) with u = dA x, h = A0 x + u. */
+#include "ops/twin.h"
+
+enum { PADDING = 0xffffffffu };
+
+static uint32_t half_of(uint32_t rank) {
+    return (uint32_t)vkm_round_up(rank, 4);
+}
+
+/* Column (expert, part, j) of an adapter operand; valid: j < rank. */
+typedef struct column {
+    uint32_t expert, part, j;
+} column;
+
+static column column_at(uint32_t k, uint32_t rank) {
+    uint32_t half = half_of(rank), in = k % (2 * half);
+    return (column){k / (2 * half), in / half, in % half};
+}
+
+/* ---- wrappers ----------------------------------------------------------------------------------
+ */
+#ifndef VKM_TWIN64
+
+static uint64_t stack_cols(uint32_t n_experts, uint32_t rank) {
+    return 2 * vkm_round_up((uint64_t)n_experts * rank, 16);
+}
+
+void vkm_op_lora_mid_fwd(vkm_stream *s, const vkm_args_lora_mid_fwd *a) {
+    vkm_args_lora_mid_fwd b = *a;
+    uint32_t er = a->n_experts * a->rank, k = a->n_experts * 2 * half_of(a->rank);
+    uint64_t uh = vkm_op_size(a->n_rows, k), h = (uint64_t)a->n_rows * er;
+    uint64_t ht = vkm_op_size(er, a->n_rows);
+    b.t = vkm_need(a->t, a->n_rows * stack_cols(a->n_experts, a->rank), "lora_mid_fwd", "t");
+    b.row_seq = vkm_need(a->row_seq, a->n_rows, "lora_mid_fwd", "row_seq");
+    b.uh = vkm_need(a->uh, uh, "lora_mid_fwd", "uh");
+    b.h = vkm_need(a->h, h, "lora_mid_fwd", "h");
+    b.ht = vkm_need(a->ht, ht, "lora_mid_fwd", "ht");
+    uint64_t n = uh / 2 + h + ht / 2;
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_lora_mid_fwd], &b,
+                      vkm_launch_flat(n, 64, 60.0 * (double)n));
+}
+
+void vkm_op_lora_mid_bwd(vkm_stream *s, const vkm_args_lora_mid_bwd *a) {
+    vkm_args_lora_mid_bwd b = *a;
+    uint32_t er = a->n_experts * a->rank, k = a->n_experts * 2 * half_of(a->rank);
+    uint64_t pz = vkm_op_size(a->n_rows, k), pt = vkm_op_size(er, a->n_rows);
+    uint64_t df = (uint64_t)a->n_rows * a->n_experts;
+    b.t = vkm_need(a->t, a->n_rows * stack_cols(a->n_experts, a->rank), "lora_mid_bwd", "t");
+    b.uh = vkm_need(a->uh, pz, "lora_mid_bwd", "uh");
+    b.row_seq = vkm_need(a->row_seq, a->n_rows, "lora_mid_bwd", "row_seq");
+    b.pz = vkm_need(a->pz, pz, "lora_mid_bwd", "pz");
+    b.pt = vkm_need(a->pt, pt, "lora_mid_bwd", "pt");
+    b.df = vkm_need(a->df, df, "lora_mid_bwd", "df");
+    uint64_t n = pz / 2 + pt / 2 + df;
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_lora_mid_bwd], &b,
+                      vkm_launch_flat(n, 64, 60.0 * (double)n + 40.0 * (double)(df * a->rank)));
+}
+
+void vkm_op_lora_pack_t(vkm_stream *s, const vkm_args_lora_pack_t *a) {
+    vkm_args_lora_pack_t b = *a;
+    uint64_t in = (uint64_t)a->n_experts * a->rank * a->n_cols;
+    uint64_t out = vkm_op_size(a->n_cols, a->n_experts * 2 * half_of(a->rank));
+    b.p0 = vkm_need(a->p0, in, "lora_pack_t", "p0");
+    b.p1 = vkm_need(a->p1, in, "lora_pack_t", "p1");
+    b.y = vkm_need(a->y, out, "lora_pack_t", "y");
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_lora_pack_t], &b,
+                      vkm_launch_flat(out / 2, 64, 60.0 * (double)out));
+}
+
+void vkm_op_seq_sum(vkm_stream *s, const vkm_args_seq_sum *a) {
+    vkm_args_seq_sum b = *a;
+    b.seqs = vkm_need(a->seqs, 4ull * a->n_seq, "seq_sum", "seqs");
+    b.acc = vkm_need(a->acc, (uint64_t)a->n_seq * a->n_cols, "seq_sum", "acc");
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_seq_sum], &b,
+                      vkm_launch_flat((uint64_t)a->n_seq * a->n_cols, 16, 20.0 * (double)a->x.n));
+}
+#endif
+
+/* ---- references --------------------------------------------------------------------------------
+ */
+
+/* Rule 5 over x[0], x[stride], ...: lane l of 64 sums elements l, l + 64, ..., then a halving tree.
+ */
+static real sum_strided(const real *x, uint32_t n, uint64_t stride) {
+    real lane[64] = {0};
+    for (uint32_t i = 0; i < n; i++) lane[i % 64] += x[i * stride];
+    for (uint32_t w = 32; w; w /= 2)
+        for (uint32_t l = 0; l < w; l++) lane[l] += lane[l + w];
+    return lane[0];
+}
+
+/* v (or u = dA x) and z (or A0 x) of one row: the two halves of its line of t. */
+typedef struct stack {
+    const real *first, *second; // (E*r) each
+} stack;
+
+static stack stack_row(vkm_tensor t, uint64_t row, uint32_t n_experts, uint32_t rank) {
+    uint64_t rp = vkm_round_up((uint64_t)n_experts * rank, 16);
+    const real *line = ref_f32(t) + row * 2 * rp;
+    return (stack){line, line + rp};
+}
+
+VKM_REF(lora_mid_fwd) {
+    uint32_t er = a->n_experts * a->rank, k = a->n_experts * 2 * half_of(a->rank);
+    uint32_t kp = vkm_op_kp(k), tp = vkm_op_kp(a->n_rows);
+    const uint32_t *row_seq = ref_u32(a->row_seq);
+    bf16 *uh = ref_bf16(a->uh), *ht = ref_bf16(a->ht);
+    real *h = ref_f32(a->h); // (T, E*r)
+    FOR_PART(row, vkm_round_up(a->n_rows, 16)) {
+        stack x = stack_row(a->t, row < a->n_rows ? row : 0, a->n_experts, a->rank);
+        for (uint32_t i = 0; i < kp; i++) {
+            column c = column_at(i, a->rank);
+            uint32_t at = c.expert * a->rank + c.j;
+            int valid = row < a->n_rows && c.j < a->rank;
+            real value = !valid ? 0 : c.part ? x.second[at] + x.first[at] : x.first[at];
+            uh[vkm_op_index(row, i, kp)] = stb(value);
+        }
+        for (uint32_t j = 0; j < er && row < a->n_rows; j++)
+            h[row * er + j] = canon(x.second[j] + x.first[j]);
+    }
+    FOR_PART(j, vkm_round_up(er, 16)) {
+        for (uint32_t row = 0; row < tp; row++) {
+            int valid = j < er && row < a->n_rows && row_seq[row] != PADDING;
+            stack x = stack_row(a->t, valid ? row : 0, a->n_experts, a->rank);
+            ht[vkm_op_index(j, row, tp)] = stb(valid ? x.second[j] + x.first[j] : 0);
+        }
+    }
+}
+
+VKM_REF(lora_mid_bwd) {
+    uint32_t er = a->n_experts * a->rank, k = a->n_experts * 2 * half_of(a->rank);
+    uint32_t kp = vkm_op_kp(k), tp = vkm_op_kp(a->n_rows), half = half_of(a->rank);
+    const uint32_t *row_seq = ref_u32(a->row_seq);
+    const bf16 *uh = ref_bf16(a->uh);
+    bf16 *pz = ref_bf16(a->pz), *pt = ref_bf16(a->pt);
+    real *df = ref_f32(a->df); // (T, E)
+    FOR_PART(row, vkm_round_up(a->n_rows, 16)) {
+        stack x = stack_row(a->t, row < a->n_rows ? row : 0, a->n_experts, a->rank);
+        for (uint32_t i = 0; i < kp; i++) {
+            column c = column_at(i, a->rank);
+            uint32_t at = c.expert * a->rank + c.j;
+            int valid = row < a->n_rows && c.j < a->rank;
+            real value = !valid ? 0 : c.part ? x.second[at] : x.first[at] + x.second[at];
+            pz[vkm_op_index(row, i, kp)] = stb(value);
+        }
+        for (uint32_t e = 0; e < a->n_experts && row < a->n_rows; e++) {
+            real acc = 0;
+            for (uint32_t j = 0; j < a->rank && row_seq[row] != PADDING; j++) {
+                uint32_t u = e * 2 * half + j;
+                real vu = canon(x.first[e * a->rank + j] * ldb(uh[vkm_op_index(row, u, kp)]));
+                acc = canon(acc + vu);
+                real zh = x.second[e * a->rank + j] * ldb(uh[vkm_op_index(row, u + half, kp)]);
+                acc = canon(acc + canon(zh));
+            }
+            df[row * a->n_experts + e] = canon(acc);
+        }
+    }
+    FOR_PART(j, vkm_round_up(er, 16)) {
+        for (uint32_t row = 0; row < tp; row++) {
+            int valid = j < er && row < a->n_rows && row_seq[row] != PADDING;
+            stack x = stack_row(a->t, valid ? row : 0, a->n_experts, a->rank);
+            pt[vkm_op_index(j, row, tp)] = stb(valid ? x.first[j] + x.second[j] : 0);
+        }
+    }
+}
+
+VKM_REF(lora_pack_t) {
+    const real *p[2] = {ref_f32(a->p0), ref_f32(a->p1)}; // (E*r, n_cols)
+    bf16 *y = ref_bf16(a->y);
+    uint32_t kp = vkm_op_kp(a->n_experts * 2 * half_of(a->rank));
+    uint64_t rows = vkm_round_up(a->n_cols, 16);
+    FOR_PART(i, kp) {
+        column c = column_at((uint32_t)i, a->rank);
+        const real *line = p[c.part] + (uint64_t)(c.expert * a->rank + c.j) * a->n_cols;
+        for (uint64_t row = 0; row < rows; row++)
+            y[vkm_op_index(row, (uint32_t)i, kp)] =
+                stb(c.j < a->rank && row < a->n_cols ? line[row] : 0);
+    }
+}
+
+VKM_REF(seq_sum) {
+    const uint32_t(*seqs)[4] = (const uint32_t(*)[4])ref_u32(a->seqs);
+    const real *x = ref_f32(a->x);
+    real *acc = ref_f32(a->acc); // (n_seq, n_cols)
+    FOR_PART(i, (uint64_t)a->n_seq * a->n_cols) {
+        const uint32_t *seq = seqs[i / a->n_cols];
+        const real *first = x + (uint64_t)seq[0] * a->n_cols + i % a->n_cols;
+        acc[i] = canon(acc[i] + sum_strided(first, seq[1], a->n_cols));
+    }
+}
