@@ -1,0 +1,124 @@
+/* Owns growable bytes, edit distance between words and UTF-8 sequence checks. */
+#include "base/strbuf.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void vkm_strbuf_free(vkm_strbuf *b) {
+    free(b->data);
+    *b = (vkm_strbuf){0};
+}
+
+void vkm_strbuf_clear(vkm_strbuf *b) {
+    b->n = 0;
+    if (b->data) b->data[0] = 0;
+}
+
+bool vkm_strbuf_reserve(vkm_strbuf *b, size_t more) {
+    if (b->failed) return false;
+    if (more < SIZE_MAX - b->n && b->n + more + 1 <= b->cap) return true;
+    size_t cap = b->cap < 64 ? 64 : b->cap;
+    while (cap - b->n <= more) {
+        if (cap > SIZE_MAX / 2) goto fail;
+        cap *= 2;
+    }
+    char *p = realloc(b->data, cap);
+    if (!p) goto fail;
+    if (!b->data) p[0] = 0;
+    b->data = p;
+    b->cap = cap;
+    return true;
+fail:
+    b->failed = true;
+    return false;
+}
+
+void vkm_strbuf_add(vkm_strbuf *b, const void *bytes, size_t n) {
+    if (!n || !vkm_strbuf_reserve(b, n)) return;
+    memcpy(b->data + b->n, bytes, n);
+    b->n += n;
+    b->data[b->n] = 0;
+}
+
+void vkm_strbuf_puts(vkm_strbuf *b, const char *s) {
+    vkm_strbuf_add(b, s, strlen(s));
+}
+
+void vkm_strbuf_putc(vkm_strbuf *b, char c) {
+    vkm_strbuf_add(b, &c, 1);
+}
+
+void vkm_strbuf_printf(vkm_strbuf *b, const char *fmt, ...) {
+    va_list ap, again;
+    va_start(ap, fmt);
+    va_copy(again, ap);
+    int n = vsnprintf(NULL, 0, fmt, ap);
+    va_end(ap);
+    if (n < 0) {
+        b->failed = true;
+    } else if (vkm_strbuf_reserve(b, (size_t)n)) {
+        vsnprintf(b->data + b->n, (size_t)n + 1, fmt, again);
+        b->n += (size_t)n;
+    }
+    va_end(again);
+}
+
+const char *vkm_strbuf_str(const vkm_strbuf *b) {
+    return b->data ? b->data : "";
+}
+
+vkm_status vkm_strbuf_check(const vkm_strbuf *b, const char *what, vkm_err *err) {
+    if (!b->failed) return VKM_OK;
+    return vkm_fail(err, VKM_FAILED, "out of host memory for %s (after %zu bytes)", what, b->n);
+}
+
+enum { WORD_MAX = 63 }; /* longer words are compared by their first bytes */
+
+static int distance(const char *a, const char *b) {
+    int na = (int)strnlen(a, WORD_MAX), nb = (int)strnlen(b, WORD_MAX);
+    int row[3][WORD_MAX + 1];
+    for (int j = 0; j <= nb; j++) row[0][j] = j;
+    for (int i = 1; i <= na; i++) {
+        int *cur = row[i % 3], *up = row[(i + 2) % 3], *up2 = row[(i + 1) % 3];
+        cur[0] = i;
+        for (int j = 1; j <= nb; j++) {
+            int d = up[j - 1] + (a[i - 1] != b[j - 1]);
+            if (up[j] + 1 < d) d = up[j] + 1;
+            if (cur[j - 1] + 1 < d) d = cur[j - 1] + 1;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
+                up2[j - 2] + 1 < d)
+                d = up2[j - 2] + 1;
+            cur[j] = d;
+        }
+    }
+    return row[na % 3][nb];
+}
+
+const char *vkm_nearest(const char *word, const char *const *names, size_t n) {
+    size_t len = strlen(word);
+    int best_d = len >= 8 ? 3 : (int)(len + 1) / 3;
+    const char *best = NULL, *longer = NULL;
+    for (size_t i = 0; i < n; i++) {
+        if (!names[i]) continue;
+        int d = distance(word, names[i]);
+        if (d < best_d || (d == best_d && !best)) {
+            best = names[i];
+            best_d = d;
+        }
+        if (len >= 3 && !longer && !strncmp(word, names[i], len)) longer = names[i];
+    }
+    return best ? best : longer;
+}
+
+size_t vkm_utf8_len(const char *text, size_t n) {
+    const unsigned char *s = (const unsigned char *)text;
+    if (s[0] < 0x80) return 1;
+    size_t len = s[0] >= 0xF0 ? 4 : s[0] >= 0xE0 ? 3 : 2;
+    if (s[0] < 0xC2 || s[0] > 0xF4 || n < len) return 0;
+    for (size_t i = 1; i < len; i++)
+        if ((s[i] & 0xC0) != 0x80) return 0;
+    if ((s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xED && s[1] > 0x9F)) return 0;
+    if ((s[0] == 0xF0 && s[1] < 0x90) || (s[0] == 0xF4 && s[1] > 0x8F)) return 0;
+    return len;
+}
