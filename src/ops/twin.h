@@ -30,7 +30,39 @@ static inline real canon(real x) {
 static inline real madd(real x, real y, real acc) {
     return acc + x * y;
 }
+/* The names of softmath.h, in double. */
+static inline double vkm_exp(double x) {
+    return exp(x);
+}
+static inline double vkm_log(double x) {
+    return log(x);
+}
+static inline double vkm_div(double x, double y) {
+    return x / y;
+}
+static inline double vkm_sqrt(double x) {
+    return sqrt(x);
+}
+static inline double vkm_rsqrt(double x) {
+    return 1.0 / sqrt(x);
+}
+static inline double vkm_sin(double x) {
+    return sin(x);
+}
+static inline double vkm_cos(double x) {
+    return cos(x);
+}
+static inline double vkm_sigmoid(double x) {
+    return x < 0 ? exp(x) / (1.0 + exp(x)) : 1.0 / (1.0 + exp(-x));
+}
+static inline double vkm_silu(double x) {
+    return x * vkm_sigmoid(x);
+}
+static inline double vkm_softplus(double x) {
+    return (x > 0 ? x : 0) + log1p(exp(-fabs(x)));
+}
 #else
+#include "ops/softmath.h"
 #define VKM_REF(name) void vkm_ref_##name(const vkm_args_##name *a, vkm_part me)
 typedef float real;
 typedef uint16_t bf16;
@@ -48,6 +80,13 @@ static inline real madd(real x, real y, real acc) {
     return acc + x * y;
 }
 #endif
+
+/* The halving tree of the lane-64 reduction (shaders/reduce.glsl); acc is used up. */
+static inline real vkm_rule5_tree(real acc[64]) {
+    for (int half = 32; half > 0; half /= 2)
+        for (int l = 0; l < half; l++) acc[l] += acc[l + half];
+    return acc[0];
+}
 
 static inline real *ref_f32(vkm_tensor t) {
     return (real *)(uintptr_t)t.addr;

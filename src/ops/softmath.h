@@ -1,0 +1,425 @@
+/* Elementary functions of the exact tier, one source for C and GLSL: the same bits on every device.
+ *
+ * Only float mul and add (never fused: GLSL locals are `precise`, C is built with
+ * -ffp-contract=off) and integer operations. NaN, Inf and zero are told by their bits; a denormal
+ * argument counts as zero, a result below 2^-126 is +0 and zero is always +0. No intermediate is
+ * denormal, so it does not matter what a driver does with those. Special values select at the end
+ * instead of branching, so C loops over these functions vectorise.
+ *
+ *   vkm_div, vkm_sqrt    correctly rounded (to nearest even)
+ *   vkm_exp, vkm_log     about 1 ulp         vkm_sin, vkm_cos   about 1.5 ulp, any finite angle
+ *   vkm_rsqrt            about 1.2 ulp       vkm_sigmoid, vkm_silu, vkm_softplus   about 2 ulp
+ * tests/test_softmath.c measures and asserts the bounds. Coefficients are minimax fits (linear
+ * programming on Chebyshev nodes, rounded to fp32 from the lowest order on, refitted each time). */
+#ifndef VKM_SOFTMATH_H
+#define VKM_SOFTMATH_H
+
+#ifdef VKM_GLSL
+#include "numerics.h"
+#include "philox.h"
+#define VKM_INT(x)   int(x)
+#define VKM_UINT(x)  uint(x)
+#define VKM_FLOAT(i) float(i) /* of an int below 2^24: exact */
+#else
+#include "base/philox.h"
+#include "ops/numerics.h"
+#define VKM_INT(x)   ((int)(x))
+#define VKM_UINT(x)  ((uint)(x))
+#define VKM_FLOAT(i) ((float)(i))
+#endif
+
+#define VKM_ABS_BITS 0x7fffffffu
+#define VKM_INF_BITS 0x7f800000u
+#define VKM_NAN_BITS 0x7fc00000u
+
+/* |x| as bits, denormals as 0. */
+VKM_FN uint vkm_magnitude(float x) {
+    uint a = vkm_bits(x) & VKM_ABS_BITS;
+    return a < 0x00800000u ? 0u : a;
+}
+
+/* A float from sign, exponent field (any int) and 24-bit significand in [2^23, 2^24]. */
+VKM_FN float vkm_compose(uint sign, int field, uint significand) {
+    uint w = (VKM_UINT(field) << 23) + (significand - 0x800000u);
+    w = field >= 255 ? VKM_INF_BITS : w;
+    w = field <= 0 ? 0u : (w | sign);
+    return vkm_from_bits(w);
+}
+
+/* Cody-Waite: x = n ln 2 + r, |r| <= ln 2 / 2; n times the high part of ln 2 is exact. */
+VKM_FN float vkm_exp(float x) {
+    uint u = vkm_bits(x), a = u & VKM_ABS_BITS;
+    /* beyond +-104 the result is known; below 2^-25 it is 1 */
+    VKM_PRECISE float y = a > 0x42d00000u ? 0.0f : x;
+    y = a < 0x33000000u ? 0.0f : y;
+    VKM_PRECISE float t = y * 1.44269504f;
+    t = t + 12582912.0f; /* 1.5 * 2^23: the integer nearest to t is in the low bits */
+    int n = VKM_INT(vkm_bits(t) - 0x4b400000u);
+    VKM_PRECISE float nf = VKM_FLOAT(n);
+    VKM_PRECISE float r = nf * 0.693145752f;
+    r = y - r;
+    t = nf * 1.42860682e-06f;
+    r = r - t;
+    VKM_PRECISE float q = r * 0.0013818742f;
+    q = q + 0.00836872123f;
+    q = q * r;
+    q = q + 0.0416682921f;
+    q = q * r;
+    q = q + 0.166665211f;
+    q = q * r;
+    q = q + 0.49999994f;
+    t = r * r;
+    q = q * t;
+    q = q + r;
+    q = q + 1.0f;
+    int field = VKM_INT(vkm_bits(q) >> 23) + n;
+    uint w = vkm_bits(q) + (VKM_UINT(n) << 23);
+    w = field >= 255 ? VKM_INF_BITS : w;
+    w = field <= 0 ? 0u : w;
+    w = a > 0x42d00000u ? (u == a ? VKM_INF_BITS : 0u) : w;
+    w = a > VKM_INF_BITS ? VKM_NAN_BITS : w;
+    return vkm_from_bits(w);
+}
+
+/* log(2^e m) with m in [sqrt(1/2), sqrt(2)): e ln 2 + f - f^2/2 + f^3 P(f), f = m - 1 exact. */
+VKM_FN float vkm_log(float x) {
+    uint u = vkm_bits(x), a = vkm_magnitude(x);
+    uint t = a + (0x3f800000u - 0x3f3504f3u);
+    VKM_PRECISE float e = VKM_FLOAT(VKM_INT(t >> 23) - 127);
+    VKM_PRECISE float f = vkm_from_bits((t & 0x007fffffu) + 0x3f3504f3u);
+    f = f - 1.0f;
+    VKM_PRECISE float p = f * 0.0675196946f;
+    p = p + -0.116744362f;
+    p = p * f;
+    p = p + 0.118847206f;
+    p = p * f;
+    p = p + -0.12405733f;
+    p = p * f;
+    p = p + 0.142201751f;
+    p = p * f;
+    p = p + -0.166680023f;
+    p = p * f;
+    p = p + 0.200020775f;
+    p = p * f;
+    p = p + -0.250000089f;
+    p = p * f;
+    p = p + 0.333333135f;
+    VKM_PRECISE float ff = f * f;
+    VKM_PRECISE float fff = ff * f;
+    p = p * fff;
+    VKM_PRECISE float y = e * 1.42860682e-06f;
+    p = p + y;
+    y = ff * 0.5f;
+    p = p - y;
+    p = p + f;
+    y = e * 0.693145752f;
+    p = p + y;
+    uint w = vkm_bits(vkm_canon(p));
+    w = u == VKM_INF_BITS ? VKM_INF_BITS : w;
+    w = u > VKM_INF_BITS ? VKM_NAN_BITS : w; /* NaN, or the sign is set */
+    w = a == 0u ? 0xff800000u : w;
+    return vkm_from_bits(w);
+}
+
+/* 1 / b for b in [1, 2), within 2 ulp; the last step adds a small correction. */
+VKM_FN float vkm_reciprocal_seed(float b) {
+    VKM_PRECISE float e = b * 0.470588237f;
+    VKM_PRECISE float r = 1.41176474f - e;
+    e = b * r;
+    e = 1.0f - e;
+    e = e * r;
+    r = r + e;
+    e = b * r;
+    e = 1.0f - e;
+    e = e * r;
+    r = r + e;
+    e = b * r;
+    e = 1.0f - e;
+    e = e * r;
+    r = r + e;
+    return r;
+}
+
+/* Correctly rounded: a float quotient, then its remainder modulo 2^32 (the true one is small) sets
+ * it right, at most three units either way; an exact tie cannot occur. */
+VKM_FN float vkm_div(float x, float y) {
+    uint ax = vkm_magnitude(x), ay = vkm_magnitude(y);
+    uint sign = (vkm_bits(x) ^ vkm_bits(y)) & 0x80000000u;
+    uint fx = ax & 0x007fffffu, fy = ay & 0x007fffffu;
+    int below = fx < fy ? 1 : 0;
+    uint mx = (fx | 0x800000u), my = fy | 0x800000u;
+    VKM_PRECISE float b = vkm_from_bits(fy | 0x3f800000u);
+    VKM_PRECISE float q = vkm_reciprocal_seed(b);
+    b = vkm_from_bits(fx | (below != 0 ? 0x4b800000u : 0x4b000000u));
+    q = q * b; /* in [2^23, 2^24], nearly */
+    int n = VKM_INT(q);
+    int d = VKM_INT(my);
+    uint top = below != 0 ? (mx << 24) : (mx << 23);
+    int r = VKM_INT(top - VKM_UINT(n) * my);
+    int c = r < 0 ? 1 : 0;
+    n -= c;
+    r += c * d;
+    c = r < 0 ? 1 : 0;
+    n -= c;
+    r += c * d;
+    c = r < 0 ? 1 : 0;
+    n -= c;
+    r += c * d;
+    c = r >= d ? 1 : 0;
+    n += c;
+    r -= c * d;
+    c = r >= d ? 1 : 0;
+    n += c;
+    r -= c * d;
+    c = r >= d ? 1 : 0;
+    n += c;
+    r -= c * d;
+    n += 2 * r > d ? 1 : 0;
+    int field = VKM_INT(ax >> 23) - VKM_INT(ay >> 23) + 127 - below;
+    uint w = vkm_bits(vkm_compose(sign, field, VKM_UINT(n)));
+    w = ax == 0u ? 0u : w;
+    w = ay == VKM_INF_BITS ? 0u : w;
+    w = ay == 0u ? (sign | VKM_INF_BITS) : w;
+    w = ax == VKM_INF_BITS ? (sign | VKM_INF_BITS) : w;
+    w = (ax | ay) == 0u ? VKM_NAN_BITS : w;
+    w = (ax >= VKM_INF_BITS && ay >= VKM_INF_BITS) ? VKM_NAN_BITS : w;
+    w = ax > VKM_INF_BITS ? VKM_NAN_BITS : w;
+    w = ay > VKM_INF_BITS ? VKM_NAN_BITS : w;
+    return vkm_from_bits(w);
+}
+
+/* One Newton step towards 1 / sqrt(m), y good to a few bits. */
+VKM_FN float vkm_rsqrt_step(float m, float y) {
+    VKM_PRECISE float h = m * y;
+    h = h * y;
+    h = h * 0.5f;
+    h = 1.5f - h;
+    h = h * y;
+    return h;
+}
+
+/* The last step: adds a small correction, which rounds better. */
+VKM_FN float vkm_rsqrt_last(float m, float y) {
+    VKM_PRECISE float h = m * y;
+    h = h * y;
+    h = 1.0f - h;
+    VKM_PRECISE float g = y * 0.5f;
+    h = h * g;
+    h = h + y;
+    return h;
+}
+
+/* |x| = m 4^(half - 64), m in [1, 4). */
+VKM_FN float vkm_sqrt_reduce(uint a) {
+    uint odd = (a >> 23) & 1u;
+    return vkm_from_bits((a & 0x007fffffu) | ((128u - odd) << 23));
+}
+VKM_FN uint vkm_sqrt_half(uint a) {
+    return ((a >> 23) + ((a >> 23) & 1u)) >> 1;
+}
+
+/* Correctly rounded, in the manner of vkm_div. */
+VKM_FN float vkm_sqrt(float x) {
+    uint u = vkm_bits(x), a = vkm_magnitude(x);
+    VKM_PRECISE float m = vkm_sqrt_reduce(a);
+    VKM_PRECISE float y = vkm_from_bits(0x5f3759dfu - (vkm_bits(m) >> 1));
+    y = vkm_rsqrt_step(m, y);
+    y = vkm_rsqrt_step(m, y);
+    y = vkm_rsqrt_last(m, y);
+    y = y * m;
+    y = y * 8388608.0f;
+    int n = VKM_INT(y);
+    uint top = ((a & 0x007fffffu) | 0x800000u) << (24u - ((a >> 23) & 1u));
+    int r = VKM_INT(top - VKM_UINT(n) * VKM_UINT(n)); /* radicand - n^2 */
+    int c = r < 0 ? 1 : 0;
+    n -= c;
+    r += c * (2 * n + 1);
+    c = r < 0 ? 1 : 0;
+    n -= c;
+    r += c * (2 * n + 1);
+    c = r < 0 ? 1 : 0;
+    n -= c;
+    r += c * (2 * n + 1);
+    c = r > 2 * n ? 1 : 0;
+    r -= c * (2 * n + 1);
+    n += c;
+    c = r > 2 * n ? 1 : 0;
+    r -= c * (2 * n + 1);
+    n += c;
+    c = r > 2 * n ? 1 : 0;
+    r -= c * (2 * n + 1);
+    n += c;
+    n += r > n ? 1 : 0;
+    uint w = ((vkm_sqrt_half(a) + 63u) << 23) + (VKM_UINT(n) - 0x800000u);
+    w = u == VKM_INF_BITS ? VKM_INF_BITS : w;
+    w = u > VKM_INF_BITS ? VKM_NAN_BITS : w;
+    w = a == 0u ? 0u : w;
+    return vkm_from_bits(w);
+}
+
+/* 1 / sqrt(x); +Inf at zero, NaN below. */
+VKM_FN float vkm_rsqrt(float x) {
+    uint u = vkm_bits(x), a = vkm_magnitude(x);
+    VKM_PRECISE float m = vkm_sqrt_reduce(a);
+    VKM_PRECISE float y = vkm_from_bits(0x5f3759dfu - (vkm_bits(m) >> 1));
+    y = vkm_rsqrt_step(m, y);
+    y = vkm_rsqrt_step(m, y);
+    y = vkm_rsqrt_step(m, y);
+    y = vkm_rsqrt_last(m, y);
+    uint w = vkm_bits(y) + ((64u - vkm_sqrt_half(a)) << 23);
+    w = u == VKM_INF_BITS ? 0u : w;
+    w = u > VKM_INF_BITS ? VKM_NAN_BITS : w;
+    w = a == 0u ? VKM_INF_BITS : w;
+    return vkm_from_bits(w);
+}
+
+/* sin and cos of v quarter turns, |v| <= 1/2 and not denormal. */
+VKM_FN float vkm_sin_quarter(float v) {
+    VKM_PRECISE float z = v * v;
+    VKM_PRECISE float p = z * 0.000154604393f;
+    p = p + -0.00467954064f;
+    p = p * z;
+    p = p + 0.0796923339f;
+    p = p * z;
+    p = p + -0.645964086f;
+    p = p * z;
+    p = p + -4.371139e-08f; /* the low part of pi / 2 */
+    p = p * v;
+    z = v * 1.57079637f;
+    p = p + z;
+    return p;
+}
+VKM_FN float vkm_cos_quarter(float v) {
+    VKM_PRECISE float z = v * v;
+    VKM_PRECISE float p = z * 0.00089448638f;
+    p = p + -0.0208555963f;
+    p = p * z;
+    p = p + 0.253668547f;
+    p = p * z;
+    p = p + -1.23370051f;
+    p = p * z;
+    p = p + 1.0f;
+    return p;
+}
+
+/* Quarter turns `quarter` + v, v in [-1/2, 1/2]. */
+VKM_FN float vkm_sin_turned(uint quarter, float v) {
+    VKM_PRECISE float s = vkm_sin_quarter(v);
+    VKM_PRECISE float c = vkm_cos_quarter(v);
+    uint w = vkm_bits((quarter & 1u) != 0u ? c : s) ^ ((quarter & 2u) << 30);
+    return vkm_canon(vkm_from_bits(w));
+}
+
+/* sin and cos of a whole turn's fraction u in [0, 1] that is a multiple of 2^-24: no reduction. */
+VKM_FN float vkm_sin_turn(float u) {
+    VKM_PRECISE float t = u * 4.0f;
+    t = t + 0.5f;
+    int n = VKM_INT(t);
+    VKM_PRECISE float v = u * 4.0f;
+    v = v - VKM_FLOAT(n);
+    return vkm_sin_turned(VKM_UINT(n), v);
+}
+VKM_FN float vkm_cos_turn(float u) {
+    VKM_PRECISE float t = u * 4.0f;
+    t = t + 0.5f;
+    int n = VKM_INT(t);
+    VKM_PRECISE float v = u * 4.0f;
+    v = v - VKM_FLOAT(n);
+    return vkm_sin_turned(VKM_UINT(n) + 1u, v);
+}
+
+/* Word i of 2 / pi, after two words of zeros. */
+VKM_FN uint vkm_two_over_pi(uint i) {
+    uint w = i == 2u ? 0xa2f9836eu : 0u;
+    w = i == 3u ? 0x4e441529u : w;
+    w = i == 4u ? 0xfc2757d1u : w;
+    w = i == 5u ? 0xf534ddc0u : w;
+    w = i == 6u ? 0xdb629599u : w;
+    w = i == 7u ? 0x3c439041u : w;
+    w = i == 8u ? 0xfe5163abu : w;
+    return w;
+}
+
+/* sin(|x| + quarters * pi / 2) for |x| >= 2^-24, by Payne and Hanek: the significand m times those
+ * 96 bits of 2 / pi that matter modulo 4, of which 62 below the point are kept. */
+VKM_FN float vkm_sin_reduced(uint a, uint quarters) {
+    /* x = m 2^(field - 150); bit 0 of the window weighs 2 quarter turns after the product */
+    uint m = (a & 0x007fffffu) | 0x800000u, at = (a >> 23) - 88u;
+    uint i = at >> 5, s = at & 31u, back = (32u - s) & 31u, keep = s == 0u ? 0u : 0xffffffffu;
+    uint t1 = vkm_two_over_pi(i + 1u), t2 = vkm_two_over_pi(i + 2u);
+    uint w0 = (vkm_two_over_pi(i) << s) | ((t1 >> back) & keep);
+    uint w1 = (t1 << s) | ((t2 >> back) & keep);
+    uint w2 = (t2 << s) | ((vkm_two_over_pi(i + 3u) >> back) & keep);
+    uint carry = vkm_mulhi(m, w2), lo = m * w1 + carry;
+    uint hi = m * w0 + vkm_mulhi(m, w1) + (lo < carry ? 1u : 0u);
+    uint n = (hi + 0x20000000u) >> 30;
+    hi -= n << 30; /* two's complement, between -1/2 and 1/2 */
+    uint sign = hi & 0x80000000u;
+    hi = sign != 0u ? ~hi + (lo == 0u ? 1u : 0u) : hi;
+    lo = sign != 0u ? 0u - lo : lo;
+    VKM_PRECISE float v = VKM_FLOAT(VKM_INT(lo & 0x3fffu)) * 2.16840434e-19f; /* 2^-62 */
+    VKM_PRECISE float part = VKM_FLOAT(VKM_INT(((hi & 63u) << 18) | (lo >> 14)));
+    part = part * 3.55271368e-15f; /* 2^-48 */
+    v = v + part;
+    part = VKM_FLOAT(VKM_INT(hi >> 6)) * 5.96046448e-08f; /* 2^-24 */
+    v = v + part;
+    return vkm_sin_turned(n + quarters, vkm_from_bits(vkm_bits(v) ^ sign));
+}
+
+VKM_FN float vkm_sin(float x) {
+    uint u = vkm_bits(x), a = u & VKM_ABS_BITS;
+    uint safe = a < 0x39800000u || a >= VKM_INF_BITS ? 0x3f800000u : a;
+    uint w = vkm_bits(vkm_sin_reduced(safe, 0u)) ^ (u & 0x80000000u);
+    w = a < 0x39800000u ? u : w; /* below 2^-12, x is nearer than the polynomial */
+    w = a >= VKM_INF_BITS ? VKM_NAN_BITS : w;
+    return vkm_canon(vkm_from_bits(w));
+}
+
+VKM_FN float vkm_cos(float x) {
+    uint a = vkm_bits(x) & VKM_ABS_BITS;
+    uint safe = a < 0x39000000u ? 0x39000000u : a;
+    safe = a >= VKM_INF_BITS ? 0x3f800000u : safe;
+    uint w = vkm_bits(vkm_sin_reduced(safe, 1u));
+    w = a < 0x39000000u ? 0x3f800000u : w;
+    w = a >= VKM_INF_BITS ? VKM_NAN_BITS : w;
+    return vkm_from_bits(w);
+}
+
+/* -|x|, whatever the driver does with denormals. */
+VKM_FN float vkm_minus_abs(float x) {
+    return vkm_from_bits(vkm_bits(x) | 0x80000000u);
+}
+
+VKM_FN float vkm_sigmoid(float x) {
+    VKM_PRECISE float e = vkm_exp(vkm_minus_abs(x));
+    VKM_PRECISE float d = e + 1.0f;
+    VKM_PRECISE float n = (vkm_bits(x) & 0x80000000u) != 0u ? e : 1.0f;
+    return vkm_div(n, d);
+}
+
+/* x sigmoid(x); below 2^-100 it is +0, so that the product cannot round near 2^-126. */
+VKM_FN float vkm_silu(float x) {
+    VKM_PRECISE float s = vkm_sigmoid(x);
+    VKM_PRECISE float y = x * s;
+    uint w = vkm_bits(y);
+    w = (w & VKM_ABS_BITS) < 0x0d800000u ? 0u : w;
+    w = vkm_bits(s) == 0u ? 0u : w; /* also at -Inf */
+    return vkm_from_bits(w);
+}
+
+/* log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)). */
+VKM_FN float vkm_softplus(float x) {
+    VKM_PRECISE float u = vkm_exp(vkm_minus_abs(x)); /* (0, 1] */
+    VKM_PRECISE float w = u + 1.0f;
+    VKM_PRECISE float c = w - 1.0f;
+    c = u - c; /* what w lost, exact */
+    VKM_PRECISE float l = vkm_div(c, w);
+    VKM_PRECISE float g = vkm_log(w);
+    l = l + g;
+    l = vkm_bits(u) < 0x33000000u ? u : l;
+    VKM_PRECISE float m = (vkm_bits(x) & 0x80000000u) != 0u ? 0.0f : x;
+    m = m + l;
+    return vkm_canon(m);
+}
+
+#endif
