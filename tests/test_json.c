@@ -181,13 +181,11 @@ static void typed_values(void **state) {
     REFUSED(vkm_json_i64(vkm_json_next(e), 0, 9, &i, &err),
             "t.json:3:17: o.k[1]: must be an integer, is a string");
     static const char *const known[] = {"key", "kernel"};
-    REFUSED(vkm_json_known_keys(o, known, 2, &err), "t.json:3:13: o.k: unknown key; remove it");
-    static const char *const near[] = {"learning_rate", "f", "i", "min", "s", "t", "u", "e"};
-    REFUSED(vkm_json_known_keys(root, near, VKM_COUNTOF(near), &err),
-            "t.json:2:56: z: unknown key; remove it");
+    REFUSED(vkm_json_known_keys(o, known, 2, &err),
+            "t.json:3:13: o.k: unknown key; remove it or correct its name");
     static const char *const spelled[] = {"i", "min", "u", "e", "f", "s", "t", "z", "o", "bug"};
     REFUSED(vkm_json_known_keys(root, spelled, VKM_COUNTOF(spelled), &err),
-            "t.json:3:31: big: unknown key; did you mean \"bug\"?");
+            "t.json:3:31: big: unknown key (did you mean 'bug'?); remove it or correct its name");
     vkm_json_free(doc);
 }
 
@@ -413,16 +411,6 @@ static void hashes_do_not_depend_on_cuts(void **state) {
     assert_true(vkm_hash(data, sizeof data).lo != whole.lo);
 }
 
-static void nearest_names(void **state) {
-    (void)state;
-    static const char *const names[] = {"learning_rate", "num_generations", NULL, "seed", "beta"};
-    assert_string_equal(vkm_nearest("learnign_rate", names, 5), "learning_rate");
-    assert_string_equal(vkm_nearest("num_gen", names, 5), "num_generations");
-    assert_string_equal(vkm_nearest("sed", names, 5), "seed");
-    assert_null(vkm_nearest("temperature", names, 5));
-    assert_null(vkm_nearest("x", names, 2));
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(refuses_what_is_not_json),
@@ -434,7 +422,6 @@ int main(void) {
         cmocka_unit_test(saves_are_atomic),
         cmocka_unit_test(reads_and_maps),
         cmocka_unit_test(hashes_do_not_depend_on_cuts),
-        cmocka_unit_test(nearest_names),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
