@@ -2,6 +2,7 @@
  * and the weight gradients' product by sequences. All sums follow rule 4 of the numerics contract.
  * A product that a factor scales is canonicalised before it is added, so that a denormal product
  * counts as zero on every device. */
+#include "ops/gemm_tiled.h"
 #include "ops/rule4.h"
 
 enum { PADDING = 0xffffffffu, TILE_ROWS = 64, TILE_COLS = 192 };
@@ -121,7 +122,11 @@ static uint32_t tile_width(uint32_t m, uint32_t n, vkm_part me) {
 typedef real sums[TILE_ROWS][TILE_COLS];
 
 static void product(vkm_operand a, vkm_operand b, tile t, uint32_t k, sums out) {
+#ifdef VKM_TWIN64
     vkm_rule4_naive(a, t.i0, t.rows, b, t.j0, t.cols, k, out[0], TILE_COLS);
+#else
+    vkm_tiler_best()(a, t.i0, t.rows, b, t.j0, t.cols, k, out[0], TILE_COLS);
+#endif
 }
 
 VKM_REF(gemm) {
