@@ -58,11 +58,14 @@ struct vkm_dev {
     int threads;
     vkm_kernel_time times[256]; /* by kernel, in order of first use */
     uint32_t n_times;
+    uint64_t n_submits, n_dispatches; /* so far: what tests and the profile look at */
     void *impl; /* the backend's own */
 };
 
 vkm_status vkm_cpu_open(vkm_dev *dev, vkm_err *err) VKM_MUST_CHECK;
 vkm_status vkm_vulkan_open(vkm_dev *dev, vkm_err *err) VKM_MUST_CHECK;
+/* Bytes of host memory that can be taken without swapping; 0 if the system does not say. */
+uint64_t vkm_host_memory_free(void);
 void vkm_dev_account(vkm_dev *dev, const vkm_kernel *k, double seconds, double work);
 
 /* hazard.c: which tensors of a node overlap those of another so that order matters. */

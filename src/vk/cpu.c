@@ -27,7 +27,6 @@ enum { FLUSH = 0, DEFAULT_STATE = 0 };
 #endif
 
 static vkm_status cpu_alloc(vkm_dev *dev, uint64_t bytes, vkm_arena *out, vkm_err *err) {
-    (void)dev;
     size_t size = (size_t)vkm_round_up(bytes, 64);
     void *p = aligned_alloc(64, size);
     if (!p)
@@ -35,12 +34,13 @@ static vkm_status cpu_alloc(vkm_dev *dev, uint64_t bytes, vkm_arena *out, vkm_er
                         (unsigned long long)(bytes >> 20));
     memset(p, 0, size);
     *out = (vkm_arena){.base = (uint64_t)(uintptr_t)p, .bytes = bytes, .impl = p};
+    dev->budget_bytes = vkm_host_memory_free();
     return VKM_OK;
 }
 
 static void cpu_release(vkm_dev *dev, vkm_arena *arena) {
-    (void)dev;
     free(arena->impl);
+    dev->budget_bytes = vkm_host_memory_free();
 }
 
 static vkm_status cpu_write(vkm_dev *dev, uint64_t addr, const void *src, uint64_t bytes,
@@ -122,6 +122,7 @@ vkm_status vkm_cpu_open(vkm_dev *dev, vkm_err *err) {
     dev->backend = &cpu_backend;
     dev->class = VKM_CLASS_CPU_DRIVER;
     dev->max_alloc_bytes = UINT64_MAX;
+    dev->budget_bytes = vkm_host_memory_free();
     dev->threads = dev->options.threads > 0 ? dev->options.threads : omp_get_num_procs();
     int oracle = dev->options.backend == VKM_ORACLE;
     snprintf(dev->name, sizeof dev->name, "%s", oracle ? "double oracle" : "cpu reference");

@@ -37,6 +37,20 @@ const char *vkm_dev_name(const vkm_dev *dev) {
 const char *vkm_dev_driver(const vkm_dev *dev) {
     return dev->driver;
 }
+uint64_t vkm_dev_budget(const vkm_dev *dev) {
+    return dev->budget_bytes;
+}
+
+uint64_t vkm_host_memory_free(void) {
+    FILE *f = fopen("/proc/meminfo", "r");
+    unsigned long long kib = 0;
+    char line[256];
+    if (!f) return 0;
+    while (fgets(line, sizeof line, f) && sscanf(line, "MemAvailable: %llu kB", &kib) != 1)
+        ;
+    (void)fclose(f);
+    return (uint64_t)kib << 10;
+}
 
 void vkm_dev_account(vkm_dev *dev, const vkm_kernel *k, double seconds, double work) {
     uint32_t i = 0;

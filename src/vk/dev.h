@@ -28,12 +28,41 @@ typedef struct vkm_dev_options {
     int skip_probes;     /* only for `vkmoe devices`, which reports them itself */
 } vkm_dev_options;
 
+/* What is known of a Vulkan device without opening it. */
+typedef enum {
+    VKM_DEV_OTHER,
+    VKM_DEV_INTEGRATED,
+    VKM_DEV_DISCRETE,
+    VKM_DEV_VIRTUAL,
+    VKM_DEV_SOFTWARE
+} vkm_dev_type;
+
+typedef struct vkm_dev_info {
+    uint32_t index; /* what options.device takes */
+    char name[256], driver[256], vendor[32];
+    uint32_t vendor_id, device_id, api[3]; /* major, minor, patch */
+    vkm_dev_type type;
+    uint64_t memory_bytes;    /* of the heap that tensors live in */
+    uint64_t budget_bytes;    /* of it free for us now; 0 when the driver does not say */
+    uint64_t max_alloc_bytes; /* of one arena */
+    uint32_t shared_bytes;    /* workgroup memory */
+    uint32_t max_invocations; /* of a workgroup */
+    uint32_t subgroup_size;
+    int timestamps, cooperative_matrix;
+    char refused[160]; /* why it cannot be used at all; "" if it can */
+} vkm_dev_info;
+
+/* Every Vulkan device of this machine in the loader's order; an error when there is no loader or no
+ * driver. *out is freed with free(). */
+vkm_status vkm_dev_list(vkm_dev_info **out, uint32_t *n, vkm_err *err) VKM_MUST_CHECK;
+
 vkm_status vkm_dev_open(const vkm_dev_options *o, vkm_dev **out, vkm_err *err) VKM_MUST_CHECK;
 void vkm_dev_close(vkm_dev *dev);
 vkm_backend_id vkm_dev_backend(const vkm_dev *dev);
 vkm_dev_class vkm_dev_class_of(const vkm_dev *dev);
 const char *vkm_dev_name(const vkm_dev *dev);   /* such as "llvmpipe (LLVM 15.0.6, 256 bits)" */
 const char *vkm_dev_driver(const vkm_dev *dev); /* driver name and version */
+uint64_t vkm_dev_budget(const vkm_dev *dev);    /* bytes free for us now; 0 if unknown */
 /* Seconds and calls by kernel, worst first; only with options.profile. */
 void vkm_dev_print_profile(const vkm_dev *dev, FILE *f);
 

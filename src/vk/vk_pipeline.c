@@ -1,0 +1,221 @@
+/* Shader modules, layouts and pipelines, made on demand; the driver's pipeline cache on disk. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "vk/vk_private.h"
+
+/* ---- the cache on disk: a header of ours, since drivers trust what they are given
+ * -------------------- */
+
+typedef struct cache_head {
+    char magic[8];
+    uint64_t bytes, hash;
+} cache_head;
+
+enum { CACHE_LIMIT = 256 << 20 };
+
+static uint64_t hash_bytes(const void *data, size_t n) { /* FNV-1a */
+    uint64_t h = 0xcbf29ce484222325u;
+    for (size_t i = 0; i < n; i++) h = (h ^ ((const unsigned char *)data)[i]) * 0x100000001b3u;
+    return h;
+}
+
+/* Makes the folders of a path, the last component left out; errors show when the file is opened. */
+static void make_folders(char *path) {
+    for (char *p = path + 1; *p; p++) {
+        if (*p != '/') continue;
+        *p = 0;
+        (void)mkdir(path, 0700);
+        *p = '/';
+    }
+}
+
+static void choose_cache_path(vk_dev *vk) {
+    VkPhysicalDeviceProperties p;
+    vkGetPhysicalDeviceProperties(vk->physical, &p);
+    char uuid[2 * VK_UUID_SIZE + 1];
+    for (size_t i = 0; i < VK_UUID_SIZE; i++)
+        snprintf(uuid + 2 * i, 3, "%02x", p.pipelineCacheUUID[i]);
+    const char *root = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    int n = 0;
+    if (root && root[0] == '/')
+        n = snprintf(vk->cache_path, sizeof vk->cache_path, "%s/vkmoe/", root);
+    else if (home && home[0] == '/')
+        n = snprintf(vk->cache_path, sizeof vk->cache_path, "%s/.cache/vkmoe/", home);
+    size_t at = (size_t)n, left = sizeof vk->cache_path - at;
+    if (n <= 0 || at >= sizeof vk->cache_path ||
+        snprintf(vk->cache_path + at, left, "%04x-%04x-%08x-%s.pipelines", p.vendorID, p.deviceID,
+                 p.driverVersion, uuid) >= (int)left)
+        vk->cache_path[0] = 0;
+}
+
+static void *load_cache(vk_dev *vk, size_t *bytes) {
+    cache_head head;
+    void *data = NULL;
+    FILE *f = vk->cache_path[0] ? fopen(vk->cache_path, "rb") : NULL;
+    if (!f) return NULL;
+    if (fread(&head, sizeof head, 1, f) == 1 && memcmp(head.magic, "vkmpipe1", 8) == 0 &&
+        head.bytes > 0 && head.bytes <= CACHE_LIMIT && (data = malloc(head.bytes)) &&
+        (fread(data, 1, head.bytes, f) != head.bytes ||
+         hash_bytes(data, head.bytes) != head.hash)) {
+        free(data);
+        data = NULL;
+    }
+    *bytes = data ? head.bytes : 0;
+    (void)fclose(f);
+    return data;
+}
+
+/* Never an error: the next start is slower, no more. */
+static void save_cache(vk_dev *vk) {
+    size_t bytes = 0;
+    char part[sizeof vk->cache_path + 32];
+    if (!vk->cache_path[0] || !vk->cache_grew) return;
+    if (vkGetPipelineCacheData(vk->device, vk->cache, &bytes, NULL) || !bytes) return;
+    void *data = malloc(bytes);
+    if (!data) return;
+    make_folders(vk->cache_path);
+    snprintf(part, sizeof part, "%s.%ld", vk->cache_path, (long)getpid());
+    FILE *f = NULL;
+    if (!vkGetPipelineCacheData(vk->device, vk->cache, &bytes, data) && (f = fopen(part, "wb"))) {
+        cache_head head = {.bytes = bytes, .hash = hash_bytes(data, bytes)};
+        memcpy(head.magic, "vkmpipe1", 8);
+        int good = fwrite(&head, sizeof head, 1, f) == 1 && fwrite(data, 1, bytes, f) == bytes;
+        good &= fclose(f) == 0;
+        if (!good || rename(part, vk->cache_path)) (void)unlink(part);
+    }
+    free(data);
+}
+
+vkm_status vkm_vk_pipelines_open(vk_dev *vk, vkm_err *err) {
+    choose_cache_path(vk);
+    size_t bytes = 0;
+    void *data = load_cache(vk, &bytes);
+    VkPipelineCacheCreateInfo info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO,
+                                      .initialDataSize = bytes,
+                                      .pInitialData = data};
+    VkResult r = vkCreatePipelineCache(vk->device, &info, NULL, &vk->cache);
+    free(data);
+    return r ? vkm_vk_fail(vk, err, r, "vkCreatePipelineCache") : VKM_OK;
+}
+
+void vkm_vk_pipelines_close(vk_dev *vk) {
+    if (vk->cache) save_cache(vk);
+    for (uint32_t i = 0; i < vk->cap_pipelines; i++)
+        if (vk->pipelines[i].handle) vkDestroyPipeline(vk->device, vk->pipelines[i].handle, NULL);
+    for (uint32_t i = 0; i < vk->n_kernels; i++)
+        vkDestroyShaderModule(vk->device, vk->kernels[i].module, NULL);
+    for (size_t i = 0; i < VKM_COUNTOF(vk->layouts); i++)
+        vkDestroyPipelineLayout(vk->device, vk->layouts[i], NULL);
+    vkDestroyPipelineCache(vk->device, vk->cache, NULL);
+}
+
+/* ---- kernels and pipelines
+ * --------------------------------------------------------------------------- */
+
+static vkm_status layout_get(vk_dev *vk, uint32_t bytes, VkPipelineLayout *out, vkm_err *err) {
+    VkPipelineLayout *have = &vk->layouts[bytes / 4];
+    if (!*have) {
+        VkPushConstantRange range = {VK_SHADER_STAGE_COMPUTE_BIT, 0, bytes};
+        VkPipelineLayoutCreateInfo info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO,
+                                           .pushConstantRangeCount = bytes ? 1 : 0,
+                                           .pPushConstantRanges = &range};
+        VkResult r = vkCreatePipelineLayout(vk->device, &info, NULL, have);
+        if (r) return vkm_vk_fail(vk, err, r, "vkCreatePipelineLayout");
+    }
+    *out = *have;
+    return VKM_OK;
+}
+
+vkm_status vkm_vk_kernel_get(vk_dev *vk, const vkm_kernel *kernel, uint32_t *out, vkm_err *err) {
+    enum { PLACES = VKM_COUNTOF(vk->kernel_at) };
+    uint32_t h = (uint32_t)(((uintptr_t)kernel / sizeof *kernel) % PLACES);
+    for (; vk->kernel_at[h]; h = (h + 1) % PLACES) {
+        *out = vk->kernel_at[h] - 1u;
+        if (vk->kernels[*out].kernel == kernel) return VKM_OK;
+    }
+    VKM_BUG_ON(vk->n_kernels == VK_MAX_KERNELS, "more than %d kernels", VK_MAX_KERNELS);
+    /* A first guess below any device of its class: early submits are short, then it is learned. */
+    vk_kernel k = {.kernel = kernel, .rate = vk->dev->class == VKM_CLASS_CPU_DRIVER ? 1e9 : 5e10};
+    for (uint32_t i = 0; i < kernel->n_params; i++)
+        (void)vkm_param_push_offset(&k.push_bytes, kernel->params[i].kind);
+    if (layout_get(vk, k.push_bytes, &k.layout, err)) return err->status;
+    VkShaderModuleCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
+        .codeSize = (size_t)(kernel->spirv_end - kernel->spirv) * sizeof *kernel->spirv,
+        .pCode = kernel->spirv,
+    };
+    VkResult r = vkCreateShaderModule(vk->device, &info, NULL, &k.module);
+    if (r) return vkm_vk_fail(vk, err, r, kernel->name);
+    *out = vk->n_kernels++;
+    vk->kernels[*out] = k;
+    vk->kernel_at[h] = (uint16_t)(*out + 1);
+    return VKM_OK;
+}
+
+static uint32_t place_of(const vk_pipeline *table, uint32_t cap, uint32_t kernel,
+                         const uint32_t *spec, int split) {
+    uint32_t h = kernel * 2u + (split ? 1u : 0u);
+    for (int i = 0; i < VKM_MAX_SPEC; i++) h = (h ^ spec[i]) * 0x9e3779b1u;
+    for (h = (h ^ h >> 15) & (cap - 1); table[h].handle; h = (h + 1) & (cap - 1))
+        if (table[h].kernel == kernel && table[h].split == split &&
+            memcmp(table[h].spec, spec, sizeof table[h].spec) == 0)
+            break;
+    return h;
+}
+
+static vkm_status grow(vk_dev *vk, vkm_err *err) {
+    uint32_t cap = vk->cap_pipelines ? 2 * vk->cap_pipelines : 256;
+    vk_pipeline *v = vkm_calloc(cap, sizeof *v, "pipelines", err);
+    if (!v) return err->status;
+    for (uint32_t i = 0; i < vk->cap_pipelines; i++) {
+        const vk_pipeline *p = &vk->pipelines[i];
+        if (p->handle) v[place_of(v, cap, p->kernel, p->spec, p->split)] = *p;
+    }
+    free(vk->pipelines);
+    vk->pipelines = v;
+    vk->cap_pipelines = cap;
+    return VKM_OK;
+}
+
+vkm_status vkm_vk_pipeline_get(vk_dev *vk, uint32_t kernel, const uint32_t *spec, int split,
+                               VkPipeline *out, vkm_err *err) {
+    if (2 * vk->n_pipelines >= vk->cap_pipelines && grow(vk, err)) return err->status;
+    vk_pipeline *p =
+        &vk->pipelines[place_of(vk->pipelines, vk->cap_pipelines, kernel, spec, split)];
+    if (!p->handle) {
+        const vk_kernel *k = &vk->kernels[kernel];
+        VkSpecializationMapEntry entries[VKM_MAX_SPEC];
+        uint32_t n = 0;
+        for (uint32_t i = 0; i < VKM_MAX_SPEC; i++)
+            if (spec[i]) entries[n++] = (VkSpecializationMapEntry){i, i * 4, 4};
+        VkSpecializationInfo special = {n, entries, sizeof p->spec, spec};
+        VkComputePipelineCreateInfo info = {
+            .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
+            .flags = split ? VK_PIPELINE_CREATE_DISPATCH_BASE_BIT : 0,
+            .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                      .stage = VK_SHADER_STAGE_COMPUTE_BIT,
+                      .module = k->module,
+                      .pName = "main",
+                      .pSpecializationInfo = &special},
+            .layout = k->layout,
+        };
+        double start = vkm_now_s();
+        VkPipeline made = VK_NULL_HANDLE;
+        VkResult r = vkCreateComputePipelines(vk->device, vk->cache, 1, &info, NULL, &made);
+        if (r) return vkm_vk_fail(vk, err, r, k->kernel->name);
+        vkm_debug("pipeline %s: %.0f ms", k->kernel->name, 1e3 * (vkm_now_s() - start));
+        p->kernel = kernel;
+        p->split = split;
+        memcpy(p->spec, spec, sizeof p->spec);
+        p->handle = made;
+        vk->n_pipelines++;
+        vk->cache_grew = 1;
+    }
+    *out = p->handle;
+    return VKM_OK;
+}
