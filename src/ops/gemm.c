@@ -120,6 +120,10 @@ static uint32_t tile_width(uint32_t m, uint32_t n, vkm_part me) {
          once = NULL)
 
 typedef real sums[TILE_ROWS][TILE_COLS];
+_Static_assert(TILE_COLS % VKM_PANEL == 0, "a tile is whole panels");
+#ifndef VKM_TWIN64
+_Static_assert((int)TILE_ROWS <= (int)VKM_TILE_ROWS, "a tile that the fast form can do");
+#endif
 
 static void product(vkm_operand a, vkm_operand b, tile t, uint32_t k, sums out) {
 #ifdef VKM_TWIN64

@@ -76,6 +76,17 @@ void vkm_op_seq_sum(vkm_stream *s, const vkm_args_seq_sum *a) {
     vkm_stream_launch(s, &vkm_kernels[VKM_K_seq_sum], &b,
                       vkm_launch_flat((uint64_t)a->n_seq * a->n_cols, 16, 20.0 * (double)a->x.n));
 }
+
+void vkm_op_pool_fwd(vkm_stream *s, const vkm_args_pool_fwd *a) {
+    vkm_args_pool_fwd b = *a;
+    VKM_BUG_ON(a->rank > a->ldh || a->module >= a->n_modules, "pool_fwd: module %u of %u, rank %u",
+               a->module, a->n_modules, a->rank);
+    b.seqs = vkm_need(a->seqs, 4ull * a->n_seq, "pool_fwd", "seqs");
+    b.pooled =
+        vkm_need(a->pooled, (uint64_t)a->n_seq * a->n_modules * a->rank, "pool_fwd", "pooled");
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_pool_fwd], &b,
+                      vkm_launch_flat((uint64_t)a->n_seq * a->rank, 16, 20.0 * (double)a->h.n));
+}
 #endif
 
 /* ---- references --------------------------------------------------------------------------------
@@ -86,9 +97,7 @@ void vkm_op_seq_sum(vkm_stream *s, const vkm_args_seq_sum *a) {
 static real sum_strided(const real *x, uint32_t n, uint64_t stride) {
     real lane[64] = {0};
     for (uint32_t i = 0; i < n; i++) lane[i % 64] += x[i * stride];
-    for (uint32_t w = 32; w; w /= 2)
-        for (uint32_t l = 0; l < w; l++) lane[l] += lane[l + w];
-    return lane[0];
+    return vkm_rule5_tree(lane);
 }
 
 /* v (or u = dA x) and z (or A0 x) of one row: the two halves of its line of t. */
@@ -188,5 +197,18 @@ VKM_REF(seq_sum) {
         const uint32_t *seq = seqs[i / a->n_cols];
         const real *first = x + (uint64_t)seq[0] * a->n_cols + i % a->n_cols;
         acc[i] = canon(acc[i] + sum_strided(first, seq[1], a->n_cols));
+    }
+}
+
+VKM_REF(pool_fwd) {
+    const uint32_t(*seqs)[4] = (const uint32_t(*)[4])ref_u32(a->seqs);
+    const real *h = ref_f32(a->h);     // (T, ldh), the first `rank` columns
+    real *pooled = ref_f32(a->pooled); // (n_seq, n_modules, rank)
+    FOR_PART(i, (uint64_t)a->n_seq * a->rank) {
+        const uint32_t *seq = seqs[i / a->rank];
+        uint64_t row0 = (uint64_t)seq[0] + seq[2], j = i % a->rank;
+        real sum = sum_strided(h + row0 * a->ldh + j, seq[3], a->ldh);
+        uint64_t at = (i / a->rank * a->n_modules + a->module) * a->rank + j;
+        pooled[at] = canon(seq[3] ? vkm_div(sum, (real)seq[3]) : 0);
     }
 }

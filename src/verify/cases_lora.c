@@ -73,3 +73,15 @@ VKM_CASES(seq_sum) {
         VKM_V_RUN(v, seq_sum, &a);
     }
 }
+
+VKM_CASES(pool_fwd) {
+    FOR_SIZES(rank, 1, 5, 16, 32) {
+        vkm_args_pool_fwd a = {.n_seq = VKM_COUNTOF(seqs), .rank = rank, .n_modules = 3};
+        a.ldh = rank * (1 + rank % 2);
+        a.module = rank % 3;
+        a.h = vkm_v_f32(v, (uint64_t)SEQ_ROWS * a.ldh, VKM_FILL_NORMAL);
+        a.seqs = vkm_v_u32_data(v, seqs[0], 4ull * a.n_seq);
+        a.pooled = vkm_v_f32_out(v, (uint64_t)a.n_seq * a.n_modules * rank);
+        VKM_V_RUN(v, pool_fwd, &a);
+    }
+}
