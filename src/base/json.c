@@ -4,7 +4,6 @@
 #include "base/json.h"
 #include "base/file.h"
 #include "base/hash.h"
-#include "base/text.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>
@@ -621,11 +620,9 @@ vkm_status vkm_json_known_keys(vkm_jv object, const char *const *known, size_t n
         size_t i = 0;
         while (i < n && strcmp(known[i], m.v->string)) i++;
         if (i < n) continue;
-        char hint[VKM_CHOICE_BYTES * 2];
-        vkm_nearest near = {.word = m.v->string};
-        for (i = 0; i < n; i++) vkm_nearest_try(&near, known[i]);
-        return vkm_json_fail(m, err, "unknown key%s; remove it or correct its name",
-                             vkm_nearest_hint(&near, "", hint));
+        const char *near = vkm_nearest(m.v->string, known, n);
+        return vkm_json_fail(
+            m, err, near ? "unknown key; did you mean \"%s\"?" : "unknown key; remove it", near);
     }
     return VKM_OK;
 }

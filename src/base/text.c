@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/strbuf.h"
+
 static char folded(char c) {
     return (char)(c == '-' ? '_' : c);
 }
@@ -66,39 +68,10 @@ const char *vkm_text_choice_name(const char *choices, int index, char out[VKM_CH
     return out;
 }
 
-#define LONGEST 63
-
-/* Edit distance with swaps of neighbours counted once. */
-static size_t distance(const char *a, const char *b) {
-    size_t na = strnlen(a, LONGEST), nb = strnlen(b, LONGEST);
-    size_t d[3][LONGEST + 1];
-    for (size_t j = 0; j <= nb; j++) d[0][j] = j;
-    for (size_t i = 1; i <= na; i++) {
-        size_t *now = d[i % 3], *last = d[(i + 2) % 3], *before = d[(i + 1) % 3];
-        now[0] = i;
-        for (size_t j = 1; j <= nb; j++) {
-            size_t best = last[j - 1] + (folded(a[i - 1]) != folded(b[j - 1]));
-            if (last[j] + 1 < best) best = last[j] + 1;
-            if (now[j - 1] + 1 < best) best = now[j - 1] + 1;
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
-                before[j - 2] + 1 < best)
-                best = before[j - 2] + 1;
-            now[j] = best;
-        }
-    }
-    return d[na % 3][nb];
-}
-
-void vkm_nearest_try(vkm_nearest *n, const char *candidate) {
-    size_t d = distance(n->word, candidate);
-    if (3 * d > strlen(candidate) + 2 || (n->best && d >= n->distance)) return;
-    n->best = candidate;
-    n->distance = d;
-}
-
-const char *vkm_nearest_hint(const vkm_nearest *n, const char *prefix,
-                             char out[VKM_CHOICE_BYTES * 2]) {
+const char *vkm_text_hint(const char *word, const char *prefix, const char *const *names, size_t n,
+                          char out[VKM_CHOICE_BYTES * 2]) {
+    const char *name = vkm_nearest(word, names, n);
     out[0] = 0;
-    if (n->best) snprintf(out, VKM_CHOICE_BYTES * 2, " (did you mean '%s%s'?)", prefix, n->best);
+    if (name) snprintf(out, VKM_CHOICE_BYTES * 2, " (did you mean '%s%s'?)", prefix, name);
     return out;
 }

@@ -1,4 +1,4 @@
-/* Words and numbers as users write them: exact parsing, choices, the nearest valid name. */
+/* Words and numbers as users write them: exact parsing, choices, hints. */
 #ifndef VKM_TEXT_H
 #define VKM_TEXT_H
 
@@ -21,15 +21,9 @@ const char *vkm_text_choice_name(const char *choices, int index, char out[VKM_CH
 /* Equal up to '-' for '_', so that --max-steps and --max_steps are one option. */
 int vkm_text_same(const char *a, const char *b);
 
-/* Keeps the candidate nearest to a mistyped word: {word}, then _try each valid name; best is NULL
- * when none is near (more than a third of the letters differ). */
-typedef struct vkm_nearest {
-    const char *word, *best;
-    size_t distance;
-} vkm_nearest;
-void vkm_nearest_try(vkm_nearest *n, const char *candidate);
-/* " (did you mean '<prefix>best'?)", or "" when nothing is near. */
-const char *vkm_nearest_hint(const vkm_nearest *n, const char *prefix,
-                             char out[VKM_CHOICE_BYTES * 2]);
+/* " (did you mean '<prefix>NAME'?)" for the name nearest to a mistyped word among n (NULL entries
+ * are skipped), or "" when none is near. */
+const char *vkm_text_hint(const char *word, const char *prefix, const char *const *names, size_t n,
+                          char out[VKM_CHOICE_BYTES * 2]);
 
 #endif

@@ -33,7 +33,7 @@ static int is_positional(const vkm_opt *o) {
 }
 
 static void print_default(const vkm_opt *o) {
-    char choice[VKM_CHOICE_BYTES];
+    char text[1024];
     switch (o->type) {
     case VKM_OPT_INT:
         printf(" [%lld]", (long long)*(int64_t *)o->value);
@@ -47,11 +47,13 @@ static void print_default(const vkm_opt *o) {
             printf(" [%s]", *(const char **)o->value);
         break;
     case VKM_OPT_CHOICE:
-        printf(" [%s]", vkm_text_choice_name(o->choices, *(int *)o->value, choice));
+        printf(" [%s]", vkm_text_choice_name(o->choices, *(int *)o->value, text));
+        break;
+    case VKM_OPT_EACH:
+        if (o->shown && *o->shown(o->name, text)) printf(" [%s]", text);
         break;
     case VKM_OPT_ARG:
     case VKM_OPT_FLAG:
-    case VKM_OPT_EACH:
         break;
     }
 }
@@ -138,16 +140,15 @@ static int set_verbosity(const char *name) {
     return 1;
 }
 
-static vkm_status unknown_option(const vkm_opt *opts, size_t n, const char *where,
-                                 const char *name, vkm_err *err) {
-    static const char *const everywhere[] = {"help", "quiet", "verbose"};
+static vkm_status unknown_option(const vkm_opt *opts, size_t n, const char *where, const char *name,
+                                 vkm_err *err) {
+    const char *names[VKM_CLI_MAX_OPTS] = {"help", "quiet", "verbose"};
     char hint[VKM_CHOICE_BYTES * 2];
-    vkm_nearest near = {.word = name};
+    VKM_BUG_ON(n + 3 > VKM_CLI_MAX_OPTS, "%zu options", n);
     for (size_t i = 0; i < n; i++)
-        if (!is_positional(&opts[i])) vkm_nearest_try(&near, opts[i].name);
-    for (size_t i = 0; i < VKM_COUNTOF(everywhere); i++) vkm_nearest_try(&near, everywhere[i]);
+        if (!is_positional(&opts[i])) names[i + 3] = opts[i].name;
     return vkm_fail(err, VKM_USAGE, "unknown option '--%s'%s; `vkmoe %s --help` lists them", name,
-                    vkm_nearest_hint(&near, "--", hint), where);
+                    vkm_text_hint(name, "--", names, n + 3, hint), where);
 }
 
 static const vkm_opt *next_positional(const vkm_opt *opts, size_t n, size_t *at) {
@@ -236,11 +237,11 @@ void vkm_cli_close_device(const vkm_cli_device *d, vkm_dev *dev) {
 /* ---- program --------------------------------------------------------------------------------- */
 
 static vkm_status unknown_command(const char *name, vkm_err *err) {
+    const char *names[VKM_COUNTOF(commands)];
     char hint[VKM_CHOICE_BYTES * 2];
-    vkm_nearest near = {.word = name};
-    for (size_t i = 0; i < VKM_COUNTOF(commands); i++) vkm_nearest_try(&near, commands[i].name);
+    for (size_t i = 0; i < VKM_COUNTOF(commands); i++) names[i] = commands[i].name;
     return vkm_fail(err, VKM_USAGE, "unknown command '%s'%s; `vkmoe --help` lists them", name,
-                    vkm_nearest_hint(&near, "", hint));
+                    vkm_text_hint(name, "", names, VKM_COUNTOF(commands), hint));
 }
 
 int vkm_cli_main(int argc, char **argv) {

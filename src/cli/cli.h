@@ -18,6 +18,7 @@
 #ifndef VKM_CLI_H
 #define VKM_CLI_H
 
+#include "rl/config.h"
 #include "vk/dev.h"
 
 typedef enum vkm_opt_type {
@@ -38,7 +39,8 @@ typedef struct vkm_opt {
     double min, max;
     const char *choices;
     vkm_status (*each)(void *value, const char *name, const char *text, vkm_err *err);
-    const char *arg;  /* what --help calls the value */
+    const char *arg;                                        /* what --help calls the value */
+    const char *(*shown)(const char *name, char out[1024]); /* the default of a VKM_OPT_EACH */
     const char *help; /* what it means, with the unit; the default is added */
 } vkm_opt;
 
@@ -81,6 +83,21 @@ vkm_dev_options vkm_cli_device_options(const vkm_cli_device *d);
 vkm_status vkm_cli_open_device(const vkm_cli_device *d, vkm_dev **out, vkm_err *err) VKM_MUST_CHECK;
 /* Prints the profile on stderr if it was asked for, and closes. Accepts NULL. */
 void vkm_cli_close_device(const vkm_cli_device *d, vkm_dev *dev);
+
+/* Config of a command: positional CONFIG (a preset or a JSON file), --set key=value, and every key
+ * of rl/config.def as a long option. Put the rows of vkm_cli_config_opts behind the command's own;
+ * the file is read and the options applied over it by vkm_cli_config_resolve, after the parse. */
+typedef struct vkm_cli_config {
+    const char *path; /* NULL: defaults */
+    size_t n;
+    struct vkm_cli_set {
+        const char *key, *text; /* key NULL: text is key=value */
+    } sets[256];
+} vkm_cli_config;
+#define VKM_CLI_MAX_OPTS 256
+size_t vkm_cli_config_opts(vkm_cli_config *c, vkm_opt *out);
+vkm_status vkm_cli_config_resolve(const vkm_cli_config *c, vkm_config *out,
+                                  vkm_err *err) VKM_MUST_CHECK;
 
 #define COMMAND(name, fn, summary) vkm_status fn(int argc, char **argv, vkm_err *err);
 #include "cli/commands.def"

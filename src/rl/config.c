@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/text.h"
 
@@ -60,10 +59,10 @@ static const vkm_key *find_key(const char *name) {
 }
 
 static const char *hint_for(const char *name, char out[VKM_CHOICE_BYTES * 2]) {
-    vkm_nearest near = {.word = name};
+    const char *names[VKM_COUNTOF(vkm_keys)] = {0};
     for (size_t i = 0; i < vkm_n_keys; i++)
-        if (vkm_keys[i].type != VKM_KEY_SECTION) vkm_nearest_try(&near, vkm_keys[i].name);
-    return vkm_nearest_hint(&near, "", out);
+        if (vkm_keys[i].type != VKM_KEY_SECTION) names[i] = vkm_keys[i].name;
+    return vkm_text_hint(name, "", names, vkm_n_keys, out);
 }
 
 static vkm_status set_string(char *out, const char *key, const char *text, vkm_err *err) {
@@ -104,7 +103,7 @@ const char *vkm_config_value(const vkm_config *c, const vkm_key *k, char out[VKM
         snprintf(out, VKM_VALUE_BYTES, "%lld", (long long)*(const int64_t *)p);
         break;
     case VKM_KEY_FLOAT: /* the fewest digits that read back as the same number */
-        for (int digits = 1; digits <= 17; digits++) {
+        for (int digits = 6; digits <= 17; digits++) {
             snprintf(out, VKM_VALUE_BYTES, "%.*g", digits, *(const double *)p);
             if (strtod(out, NULL) == *(const double *)p) break;
         }

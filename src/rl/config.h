@@ -2,9 +2,7 @@
 #ifndef VKM_CONFIG_H
 #define VKM_CONFIG_H
 
-#include "base/status.h"
-
-struct vkm_jw; /* base/json.h */
+#include "base/json.h"
 
 #define VKM_CONFIG_STRING_BYTES 1024
 
@@ -62,7 +60,8 @@ extern const vkm_key vkm_keys[];
 extern const size_t vkm_n_keys;
 
 void vkm_config_default(vkm_config *c);
-/* A JSON file, or the name of a preset that comes with the program, over what *c holds. */
+/* A JSON file (also the config.json of a run folder), or the name of a preset that comes with the
+ * program, over what *c holds. */
 vkm_status vkm_config_load(vkm_config *c, const char *path_or_preset, vkm_err *err) VKM_MUST_CHECK;
 /* One key from text. Errors: an unknown key (with the nearest), a value of another type, a value
  * out of range. */
@@ -76,8 +75,10 @@ vkm_status vkm_config_same_run(const vkm_config *saved, const vkm_config *now,
 /* One value as text, as --set would take it. */
 #define VKM_VALUE_BYTES VKM_CONFIG_STRING_BYTES
 const char *vkm_config_value(const vkm_config *c, const vkm_key *k, char out[VKM_VALUE_BYTES]);
-/* All keys as members of the JSON object that w has open. */
-void vkm_config_write(const vkm_config *c, struct vkm_jw *w);
+/* All keys as members of the JSON object that w has open, and back: strict, an unknown key is an
+ * error with the nearest; absent keys keep their value. */
+void vkm_config_write(const vkm_config *c, vkm_jw *w);
+vkm_status vkm_config_read(vkm_config *c, vkm_jv object, vkm_err *err) VKM_MUST_CHECK;
 
 /* Path of a file that comes with the program ("configs/smoke.json", "data/pairs.md"): beside the
  * working folder, else beside the program or in the folders above it. */
