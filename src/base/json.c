@@ -4,6 +4,7 @@
 #include "base/json.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/text.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>
@@ -620,9 +621,9 @@ vkm_status vkm_json_known_keys(vkm_jv object, const char *const *known, size_t n
         size_t i = 0;
         while (i < n && strcmp(known[i], m.v->string)) i++;
         if (i < n) continue;
-        const char *near = vkm_nearest(m.v->string, known, n);
-        return vkm_json_fail(
-            m, err, near ? "unknown key; did you mean \"%s\"?" : "unknown key; remove it", near);
+        char hint[VKM_CHOICE_BYTES * 2];
+        return vkm_json_fail(m, err, "unknown key%s; remove it or correct its name",
+                             vkm_text_hint(m.v->string, "", known, n, hint));
     }
     return VKM_OK;
 }

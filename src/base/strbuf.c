@@ -1,4 +1,4 @@
-/* Owns growable bytes, edit distance between words and UTF-8 sequence checks. */
+/* Owns growable bytes and UTF-8 sequence checks. */
 #include "base/strbuf.h"
 
 #include <stdio.h>
@@ -71,44 +71,6 @@ const char *vkm_strbuf_str(const vkm_strbuf *b) {
 vkm_status vkm_strbuf_check(const vkm_strbuf *b, const char *what, vkm_err *err) {
     if (!b->failed) return VKM_OK;
     return vkm_fail(err, VKM_FAILED, "out of host memory for %s (after %zu bytes)", what, b->n);
-}
-
-enum { WORD_MAX = 63 }; /* longer words are compared by their first bytes */
-
-static int distance(const char *a, const char *b) {
-    int na = (int)strnlen(a, WORD_MAX), nb = (int)strnlen(b, WORD_MAX);
-    int row[3][WORD_MAX + 1];
-    for (int j = 0; j <= nb; j++) row[0][j] = j;
-    for (int i = 1; i <= na; i++) {
-        int *cur = row[i % 3], *up = row[(i + 2) % 3], *up2 = row[(i + 1) % 3];
-        cur[0] = i;
-        for (int j = 1; j <= nb; j++) {
-            int d = up[j - 1] + (a[i - 1] != b[j - 1]);
-            if (up[j] + 1 < d) d = up[j] + 1;
-            if (cur[j - 1] + 1 < d) d = cur[j - 1] + 1;
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
-                up2[j - 2] + 1 < d)
-                d = up2[j - 2] + 1;
-            cur[j] = d;
-        }
-    }
-    return row[na % 3][nb];
-}
-
-const char *vkm_nearest(const char *word, const char *const *names, size_t n) {
-    size_t len = strlen(word);
-    int best_d = len >= 8 ? 3 : (int)(len + 1) / 3;
-    const char *best = NULL, *longer = NULL;
-    for (size_t i = 0; i < n; i++) {
-        if (!names[i]) continue;
-        int d = distance(word, names[i]);
-        if (d < best_d || (d == best_d && !best)) {
-            best = names[i];
-            best_d = d;
-        }
-        if (len >= 3 && !longer && !strncmp(word, names[i], len)) longer = names[i];
-    }
-    return best ? best : longer;
 }
 
 size_t vkm_utf8_len(const char *text, size_t n) {

@@ -1,4 +1,4 @@
-/* A growable run of bytes, and small helpers for words.
+/* A growable run of bytes.
  * Memory failure is sticky: writes after it do nothing, and vkm_strbuf_check() reports it once, so
  * that callers may build a whole text before they look. */
 #ifndef VKM_STRBUF_H
@@ -27,12 +27,6 @@ void vkm_strbuf_printf(vkm_strbuf *b, const char *fmt, ...) VKM_PRINTF(2, 3);
 const char *vkm_strbuf_str(const vkm_strbuf *b);
 /* VKM_OK, or the memory failure that one of the writes met. */
 vkm_status vkm_strbuf_check(const vkm_strbuf *b, const char *what, vkm_err *err) VKM_MUST_CHECK;
-
-/* The name among n (NULL entries are skipped) that `word` is most likely a misspelling of: least
- * edit distance (Damerau-Levenshtein, adjacent swaps count one), at most a third of the word's
- * length (rounded) and at most 3; or a name that `word` is a prefix of (3 letters and more).
- * NULL when none is near. */
-const char *vkm_nearest(const char *word, const char *const *names, size_t n);
 
 /* Length of the valid UTF-8 sequence at s (of n > 0 bytes): 1 to 4, or 0 where it is not valid
  * (overlong, surrogate, above U+10FFFF or cut short). */

@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/strbuf.h"
-
 static char folded(char c) {
     return (char)(c == '-' ? '_' : c);
 }
@@ -68,10 +66,40 @@ const char *vkm_text_choice_name(const char *choices, int index, char out[VKM_CH
     return out;
 }
 
+#define LONGEST 63
+
+/* Edit distance with swaps of neighbours counted once. */
+static size_t distance(const char *a, const char *b) {
+    size_t na = strnlen(a, LONGEST), nb = strnlen(b, LONGEST);
+    size_t d[3][LONGEST + 1];
+    for (size_t j = 0; j <= nb; j++) d[0][j] = j;
+    for (size_t i = 1; i <= na; i++) {
+        size_t *now = d[i % 3], *last = d[(i + 2) % 3], *before = d[(i + 1) % 3];
+        now[0] = i;
+        for (size_t j = 1; j <= nb; j++) {
+            size_t best = last[j - 1] + (folded(a[i - 1]) != folded(b[j - 1]));
+            if (last[j] + 1 < best) best = last[j] + 1;
+            if (now[j - 1] + 1 < best) best = now[j - 1] + 1;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
+                before[j - 2] + 1 < best)
+                best = before[j - 2] + 1;
+            now[j] = best;
+        }
+    }
+    return d[na % 3][nb];
+}
+
 const char *vkm_text_hint(const char *word, const char *prefix, const char *const *names, size_t n,
                           char out[VKM_CHOICE_BYTES * 2]) {
-    const char *name = vkm_nearest(word, names, n);
+    const char *best = NULL;
+    size_t least = 0;
+    for (size_t i = 0; i < n; i++) {
+        size_t d = names[i] ? distance(word, names[i]) : 0;
+        if (!names[i] || 3 * d > strlen(names[i]) + 2 || (best && d >= least)) continue;
+        best = names[i];
+        least = d;
+    }
     out[0] = 0;
-    if (name) snprintf(out, VKM_CHOICE_BYTES * 2, " (did you mean '%s%s'?)", prefix, name);
+    if (best) snprintf(out, VKM_CHOICE_BYTES * 2, " (did you mean '%s%s'?)", prefix, best);
     return out;
 }

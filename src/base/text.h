@@ -1,4 +1,4 @@
-/* Words and numbers as users write them: exact parsing, choices, hints. */
+/* Words and numbers as users write them: exact parsing, choices, the nearest valid name. */
 #ifndef VKM_TEXT_H
 #define VKM_TEXT_H
 
