@@ -1,4 +1,7 @@
 /* Barriers from declared reads and writes, and their proof. */
+#include <stdlib.h>
+#include <string.h>
+
 #include "vk/backend.h"
 
 typedef struct access {
@@ -31,15 +34,62 @@ int vkm_nodes_conflict(const vkm_node *a, const vkm_node *b) {
     return 0;
 }
 
-void vkm_place_barriers(vkm_nodes *nodes, int cyclic) {
-    uint32_t since = 0; /* first node behind the last barrier */
-    for (uint32_t i = 0; i < nodes->n; i++) {
-        int need = cyclic && i == 0;
-        for (uint32_t j = i; j-- > since && !need;)
-            need = vkm_nodes_conflict(&nodes->v[j], &nodes->v[i]);
-        nodes->v[i].barrier = need;
-        if (need) since = i;
+/* Disjoint byte ranges in ascending order: what was read, or written, since the last barrier. A
+ * node is checked against the set, not against every node before it, so a long run without a
+ * barrier (an optimizer's) costs n log n. */
+typedef struct range_set {
+    access *v;
+    uint32_t n, cap;
+} range_set;
+
+/* The first range that ends behind `at`. */
+static uint32_t first_behind(const range_set *s, uint64_t at) {
+    uint32_t lo = 0, hi = s->n;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        if (s->v[mid].hi > at)
+            hi = mid;
+        else
+            lo = mid + 1;
     }
+    return lo;
+}
+
+static int set_hits(const range_set *s, const access *a) {
+    uint32_t i = first_behind(s, a->lo);
+    return i < s->n && s->v[i].lo < a->hi;
+}
+
+static void set_add(range_set *s, access a) {
+    if (s->n == s->cap) {
+        s->cap = s->cap ? 2 * s->cap : 64;
+        s->v = realloc(s->v, s->cap * sizeof *s->v);
+        VKM_BUG_ON(!s->v, "no memory for %u ranges", s->cap);
+    }
+    uint32_t i = first_behind(s, a.lo), end = i;
+    for (; end < s->n && s->v[end].lo < a.hi; end++) { /* swallow what it overlaps */
+        a.lo = s->v[end].lo < a.lo ? s->v[end].lo : a.lo;
+        a.hi = s->v[end].hi > a.hi ? s->v[end].hi : a.hi;
+    }
+    memmove(s->v + i + 1, s->v + end, (s->n - end) * sizeof *s->v);
+    s->n = s->n - (end - i) + 1;
+    s->v[i] = a;
+}
+
+void vkm_place_barriers(vkm_nodes *nodes, int cyclic) {
+    range_set reads = {0}, writes = {0};
+    for (uint32_t i = 0; i < nodes->n; i++) {
+        access x[VKM_MAX_PARAMS];
+        uint32_t n = accesses_of(&nodes->v[i], x);
+        int need = cyclic && i == 0;
+        for (uint32_t j = 0; j < n && !need; j++)
+            need = set_hits(&writes, &x[j]) || (x[j].writes && set_hits(&reads, &x[j]));
+        if (need) reads.n = writes.n = 0;
+        for (uint32_t j = 0; j < n; j++) set_add(x[j].writes ? &writes : &reads, x[j]);
+        nodes->v[i].barrier = need;
+    }
+    free(reads.v);
+    free(writes.v);
 }
 
 int vkm_barriers_suffice(const vkm_nodes *nodes, uint32_t *first, uint32_t *second) {

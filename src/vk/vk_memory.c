@@ -46,14 +46,17 @@ static vkm_status make_buffer(vk_dev *vk, uint64_t bytes, VkBufferUsageFlags usa
         .usage = usage | VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT,
         .sharingMode = VK_SHARING_MODE_EXCLUSIVE,
     };
+    VkMemoryRequirements need;
+    uint32_t type = ~0u;
+    *buffer = VK_NULL_HANDLE;
     *memory = VK_NULL_HANDLE;
     VkResult r = vkCreateBuffer(vk->device, &info, NULL, buffer);
-    if (r) return vkm_vk_fail(vk, err, r, what);
-    VkMemoryRequirements need;
+    if (r) goto fail;
     vkGetBufferMemoryRequirements(vk->device, *buffer, &need);
-    uint32_t type = ~0u;
     for (uint32_t i = 0; i < n_wanted && type == ~0u; i++)
         type = memory_type(vk, need.memoryTypeBits, wanted[i], heap);
+    r = VK_ERROR_FEATURE_NOT_PRESENT;
+    if (type == ~0u) goto fail;
     VkMemoryAllocateFlagsInfo flags = {
         .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO,
         .flags = usage & VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT
@@ -66,12 +69,14 @@ static vkm_status make_buffer(vk_dev *vk, uint64_t bytes, VkBufferUsageFlags usa
         .allocationSize = need.size,
         .memoryTypeIndex = type,
     };
-    r = type == ~0u ? VK_ERROR_FEATURE_NOT_PRESENT
-                    : vkAllocateMemory(vk->device, &alloc, NULL, memory);
+    r = vkAllocateMemory(vk->device, &alloc, NULL, memory);
     if (!r) r = vkBindBufferMemory(vk->device, *buffer, *memory, 0);
     if (!r) return VKM_OK;
+fail:
     vkDestroyBuffer(vk->device, *buffer, NULL);
     vkFreeMemory(vk->device, *memory, NULL);
+    *buffer = VK_NULL_HANDLE;
+    *memory = VK_NULL_HANDLE;
     if (r == VK_ERROR_OUT_OF_DEVICE_MEMORY || r == VK_ERROR_OUT_OF_HOST_MEMORY)
         return vkm_fail(err, VKM_FAILED,
                         "vulkan: out of memory on %s: %s of %llu MiB was refused, %llu MiB are in "
@@ -90,11 +95,8 @@ vkm_status vkm_vk_memory_open(vk_dev *vk, vkm_err *err) {
     };
     uint32_t heap;
     if (make_buffer(vk, VK_STAGING_BYTES, 0, host, VKM_COUNTOF(host), &vk->staging,
-                    &vk->staging_memory, &heap, "the staging buffer", err)) {
-        vk->staging = VK_NULL_HANDLE;
-        vk->staging_memory = VK_NULL_HANDLE;
+                    &vk->staging_memory, &heap, "the staging buffer", err))
         return err->status;
-    }
     void *map;
     VkResult r = vkMapMemory(vk->device, vk->staging_memory, 0, VK_WHOLE_SIZE, 0, &map);
     if (r) return vkm_vk_fail(vk, err, r, "mapping the staging buffer");
