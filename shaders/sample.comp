@@ -1,0 +1,342 @@
+#version 460
+#extension GL_GOOGLE_include_directive : require
+#include "sample.glsl"
+#include "softmath.h"
+#include "guarded.glsl"
+
+/* One workgroup a row; the rule is in src/ops/sample.c. A small top-k is finished in a list in shared
+ * memory; any other set is found digit by digit of the key. Counts and weights are integers, so lanes
+ * may add in any order. lavapipe ends every loop of an invocation after 65,535 iterations in all:
+ * hence few passes over the row, unrolled, and 64 lanes for a large vocabulary. */
+const uint LIST = 128u;
+const uint ALL = 0xffffffffu;
+/* What a scan does with the tokens it finds. */
+const uint COUNT = 0u, GATHER = 1u, BINS = 2u;
+
+shared uint sh_count, sh_lo, sh_hi, sh_n, sh_token, sh_max;
+shared uint sh_id[LIST], sh_key[LIST], sh_weight[LIST];
+shared uint sh_rank[LIST], sh_above_lo[LIST], sh_above_hi[LIST];
+shared uint sh_bin_lo[256], sh_bin_hi[256];
+shared uint sh_lane_lo[64], sh_lane_hi[64];
+shared float sh_term[64];
+
+uint row, nb, lane, lanes;
+float row_max, inv_t;
+uint count; /* results of the last merge */
+uvec2 mass;
+
+/* 64-bit: x is the low word. */
+uvec2 add64(uvec2 a, uvec2 b) {
+    uint lo = a.x + b.x;
+    return uvec2(lo, a.y + b.y + (lo < a.x ? 1u : 0u));
+}
+uvec2 sub64(uvec2 a, uvec2 b) { return uvec2(a.x - b.x, a.y - b.y - (a.x < b.x ? 1u : 0u)); }
+bool less64(uvec2 a, uvec2 b) { return a.y < b.y || (a.y == b.y && a.x < b.x); }
+/* floor(fraction * a / 2^32) */
+uvec2 scale64(uint fraction, uvec2 a) {
+    return add64(uvec2(fraction * a.y, vkm_mulhi(fraction, a.y)), uvec2(vkm_mulhi(fraction, a.x), 0u));
+}
+
+uint key_of(float x) {
+    uint u = floatBitsToUint(x);
+    return (u & 0x80000000u) != 0u ? ~u : u | 0x80000000u;
+}
+float value_of(uint key) {
+    return uintBitsToFloat((key & 0x80000000u) != 0u ? key & 0x7fffffffu : ~key);
+}
+uint weight_of(float x) {
+    precise float e = vkm_exp(mulc(subc(x, row_max), inv_t));
+    if (floatBitsToUint(e) >= 0x3f800000u) return 1u << 30;
+    e = e * 1073741824.0;
+    return uint(int(e));
+}
+
+/* Adds a lane's sums to the shared ones. */
+void merge(uint n, uvec2 w) {
+    if (n != 0u) atomicAdd(sh_count, n);
+    if ((w.x | w.y) == 0u) return;
+    uint old = atomicAdd(sh_lo, w.x);
+    uint carry = old + w.x < old ? 1u : 0u;
+    if (w.y + carry != 0u) atomicAdd(sh_hi, w.y + carry);
+}
+void merge_begin() {
+    barrier();
+    if (lane == 0u) {
+        sh_count = 0u;
+        sh_lo = 0u;
+        sh_hi = 0u;
+    }
+    barrier();
+}
+void merge_end() {
+    barrier();
+    count = sh_count;
+    mass = uvec2(sh_lo, sh_hi);
+}
+
+/* Tokens of the set (key > at) or (key == at and id < below) with key >= least. BINS: only keys that
+ * begin with `prefix`, into the bin of the digit at `shift`. */
+void scan(uint what, uint least, uint at, uint below, uint shift, uint prefix, bool by_weight) {
+    uint n = 0u;
+    for (uint b = 0u; b < nb; b++) {
+        if (key_of(LD_mb(row * nb + b)) < least) continue;
+        uint end = min(b * 256u + 256u, pc.n_vocab);
+        for (uint i0 = b * 256u + lane; i0 < end; i0 += 4u * lanes) {
+            [[unroll]] for (uint u = 0u; u < 4u; u++) {
+                uint i = i0 + u * lanes;
+                if (i >= end) break;
+                float x = LD_logits(row * pc.n_vocab + i);
+                uint k = key_of(x);
+                if (k < least || k < at || (k == at && i >= below)) continue;
+                if (what == COUNT) n++;
+                if (what == GATHER) {
+                    uint c = min(atomicAdd(sh_n, 1u), LIST - 1u);
+                    sh_id[c] = i;
+                    sh_key[c] = k;
+                    sh_weight[c] = weight_of(x);
+                }
+                if (what == BINS && (shift == 24u || k >> (shift + 8u) == prefix)) {
+                    uint bin = (k >> shift) & 255u, w = by_weight ? weight_of(x) : 1u;
+                    uint old = atomicAdd(sh_bin_lo[bin], w);
+                    if (old + w < old) atomicAdd(sh_bin_hi[bin], 1u);
+                }
+            }
+        }
+    }
+    if (what == COUNT) merge(n, uvec2(0u));
+}
+
+/* Looks for a key that at least k and at most LIST tokens reach. A few more probes are cheaper than a
+ * long list. */
+bool find_list(uint k, inout uint at) {
+    uint lo = 0u, hi = key_of(row_max) + 1u, enough = max(k + k / 2u, 24u), best = ALL;
+    float gap = 1.0;
+    for (uint probe = 0u; probe < 12u && best > enough && hi - lo > 1u; probe++) {
+        uint mid = gap == 0.0 ? 0u : key_of(row_max - gap);
+        gap = gap * 2.0;
+        if (mid <= lo || mid >= hi) {
+            mid = lo + (hi - lo) / 2u;
+            gap = 0.0;
+        }
+        merge_begin();
+        scan(COUNT, mid, mid, ALL, 0u, 0u, false);
+        merge_end();
+        if (count < k) {
+            hi = mid;
+            continue;
+        }
+        lo = mid;
+        best = count;
+        gap = 0.0;
+    }
+    at = lo;
+    return best <= LIST;
+}
+
+/* Weight that the top-p prefix must reach. */
+uvec2 share_of(uint top_p, uvec2 all) {
+    return add64(scale64(top_p, all), uvec2(top_p * all.x != 0u ? 1u : 0u, 0u));
+}
+
+/* Draws from the tokens with key >= at, at most LIST of them and at least top_k. */
+uint draw_listed(uint at, uint top_k, uint top_p, uint min_weight, uint random) {
+    scan(GATHER, at, at, ALL, 0u, 0u, false);
+    barrier();
+    uint n = min(sh_n, LIST);
+    for (uint c = lane; c < n; c += lanes) {
+        uint key = sh_key[c], id = sh_id[c], rank = 0u;
+        uvec2 above = uvec2(0u);
+        for (uint j = 0u; j < n; j++) {
+            uint k = sh_key[j];
+            if (k > key || (k == key && sh_id[j] < id)) {
+                rank++;
+                above = add64(above, uvec2(sh_weight[j], 0u));
+            }
+        }
+        sh_rank[c] = rank;
+        sh_above_lo[c] = above.x;
+        sh_above_hi[c] = above.y;
+    }
+    uvec2 goal = uvec2(ALL);
+    if (top_p != 0u) {
+        merge_begin();
+        uvec2 w = uvec2(0u);
+        for (uint c = lane; c < n; c += lanes)
+            if (sh_rank[c] < top_k) w = add64(w, uvec2(sh_weight[c], 0u));
+        merge(0u, w);
+        merge_end();
+        goal = share_of(top_p, mass);
+    }
+    merge_begin();
+    uvec2 kept = uvec2(0u);
+    for (uint c = lane; c < n; c += lanes) {
+        uint w = sh_weight[c];
+        uvec2 above = uvec2(sh_above_lo[c], sh_above_hi[c]);
+        w = sh_rank[c] < top_k && w >= min_weight && less64(above, goal) ? w : 0u;
+        sh_weight[c] = w;
+        kept = add64(kept, uvec2(w, 0u));
+    }
+    merge(0u, kept);
+    merge_end();
+    uvec2 target = scale64(random, mass);
+    for (uint c = lane; c < n; c += lanes) {
+        uint w = sh_weight[c], id = sh_id[c];
+        if (w == 0u) continue;
+        uvec2 before = uvec2(0u);
+        for (uint j = 0u; j < n; j++)
+            if (sh_id[j] < id) before = add64(before, uvec2(sh_weight[j], 0u));
+        if (!less64(target, before) && less64(target, add64(before, uvec2(w, 0u)))) sh_token = id;
+    }
+    barrier();
+    return sh_token;
+}
+
+/* Weight (or number) of tokens among ids first to last - 1, by one lane: keys at to top, at `at` only
+ * ids under `below`. */
+uvec2 range_sum(uint first, uint last, uint at, uint top, uint below, uint min_weight, bool by_weight) {
+    uvec2 sum = uvec2(0u);
+    for (uint i = first; i < last;) {
+        uint end = min(last, (i & ~255u) + 256u);
+        if (key_of(LD_mb(row * nb + i / 256u)) < at) i = end;
+        for (; i < end; i++) {
+            float x = LD_logits(row * pc.n_vocab + i);
+            uint k = key_of(x);
+            if (k < at || k > top || (k == at && i >= below)) continue;
+            uint w = by_weight ? weight_of(x) : 1u;
+            if (w >= min_weight) sum = add64(sum, uvec2(w, 0u));
+        }
+    }
+    return sum;
+}
+
+/* The first id at which the cumulative sum exceeds the target, or with draws the share `random` of
+ * the sum: lanes weigh equal ranges of ids, the range that is hit is cut again. */
+uint descend(uint at, uint top, uint below, uint min_weight, bool by_weight, bool draws, uint random,
+             uvec2 target) {
+    uint base = 0u, len = pc.n_vocab;
+    while (len > 1u) {
+        uint each = (len + lanes - 1u) / lanes;
+        uint from = min(base + lane * each, base + len), to = min(from + each, base + len);
+        uvec2 mine = range_sum(from, to, at, top, below, min_weight, by_weight);
+        sh_lane_lo[lane] = mine.x;
+        sh_lane_hi[lane] = mine.y;
+        barrier();
+        if (draws) {
+            uvec2 all = uvec2(0u);
+            for (uint l = 0u; l < lanes; l++) all = add64(all, uvec2(sh_lane_lo[l], sh_lane_hi[l]));
+            target = scale64(random, all);
+            draws = false;
+        }
+        uint hit = 0u;
+        for (; hit + 1u < lanes; hit++) {
+            uvec2 w = uvec2(sh_lane_lo[hit], sh_lane_hi[hit]);
+            if (less64(target, w)) break;
+            target = sub64(target, w);
+        }
+        barrier();
+        uint end = base + len;
+        base = min(base + hit * each, end - 1u);
+        len = min(each, end - base);
+    }
+    return base;
+}
+
+/* Shrinks a set to its shortest prefix whose number reaches goal or, by weight, whose weight reaches
+ * the top_p share of the set's: a digit of the key a pass, then the ids of equal keys. */
+void shrink(inout uint at, inout uint below, uint goal_count, uint top_p) {
+    bool by_weight = top_p != 0u;
+    uvec2 goal = uvec2(goal_count, 0u), above = uvec2(0u), last = uvec2(0u);
+    uint prefix = 0u;
+    for (uint digit = 0u; digit < 4u; digit++) {
+        uint shift = 24u - 8u * digit;
+        barrier();
+        for (uint i = lane; i < 256u; i += lanes) {
+            sh_bin_lo[i] = 0u;
+            sh_bin_hi[i] = 0u;
+        }
+        barrier();
+        uint least = digit == 0u ? at : max(at, prefix << (shift + 8u));
+        scan(BINS, least, at, below, shift, prefix, by_weight);
+        barrier();
+        if (by_weight && digit == 0u) {
+            uvec2 all = uvec2(0u);
+            for (uint i = 0u; i < 256u; i++) all = add64(all, uvec2(sh_bin_lo[i], sh_bin_hi[i]));
+            goal = share_of(top_p, all);
+        }
+        uint d = 255u;
+        for (;; d--) {
+            last = uvec2(sh_bin_lo[d], sh_bin_hi[d]);
+            uvec2 next = add64(above, last);
+            if (d == 0u || !less64(next, goal)) break;
+            above = next;
+        }
+        prefix = prefix << 8 | d;
+    }
+    uint single = by_weight ? weight_of(value_of(prefix)) : 1u;
+    if (prefix != at) below = ALL;
+    at = prefix;
+    if (last.x == single && last.y == 0u) return;
+    uvec2 rest = sub64(sub64(goal, above), uvec2(1u, 0u));
+    below = descend(at, at, below, 0u, by_weight, false, 0u, rest) + 1u;
+}
+
+/* M and L of the row, by the formula of lse_combine. */
+float row_sum() {
+    if (lane == 0u) sh_max = 0u;
+    barrier();
+    uint best = 0u;
+    for (uint b = lane; b < nb; b += lanes) best = max(best, key_of(LD_mb(row * nb + b)));
+    atomicMax(sh_max, best);
+    barrier();
+    row_max = value_of(sh_max);
+    precise float l = 0.0;
+    for (uint b0 = 0u; b0 < nb; b0 += lanes) {
+        uint b = min(b0 + lane, nb - 1u);
+        sh_term[lane] = mulc(LD_lb(row * nb + b), vkm_exp(subc(LD_mb(row * nb + b), row_max)));
+        barrier();
+        for (uint i = 0u; i < min(lanes, nb - b0); i++) l = l + sh_term[i];
+        barrier();
+    }
+    return l;
+}
+
+void main() {
+    row = gl_WorkGroupID.x;
+    lane = gl_LocalInvocationID.x;
+    lanes = gl_WorkGroupSize.x;
+    nb = (pc.n_vocab + 255u) / 256u;
+    uint n_own = LD_state(8u * row + 3u), finished = LD_state(8u * row + 5u);
+    uint rollout = LD_state(8u * row + 6u);
+    if (finished != 0u || n_own >= pc.max_new) return;
+    if (lane == 0u) {
+        sh_n = 0u;
+        sh_token = 0u;
+    }
+    float l = row_sum();
+    inv_t = uintBitsToFloat(LD_params(4u));
+    uint top_k = LD_params(5u), top_p = LD_params(6u), min_weight = LD_params(7u);
+    uint random = vkm_random4(LD_params(0u), LD_params(1u), VKM_RNG_SAMPLE, LD_params(2u), rollout, n_own,
+                              LD_params(3u)).x;
+
+    uint at = 0u, below = ALL, token;
+    if (top_k >= pc.n_vocab) top_k = 0u;
+    if (top_k != 0u && top_k <= LIST && find_list(top_k, at)) {
+        token = draw_listed(at, top_k, top_p, min_weight, random);
+    } else {
+        at = 0u;
+        if (top_k != 0u) shrink(at, below, top_k, 0u);
+        if (top_p != 0u) shrink(at, below, 0u, top_p);
+        token = descend(at, ALL, below, min_weight, true, true, random, uvec2(0u));
+    }
+    if (lane != 0u) return;
+
+    uint to = rollout * pc.max_new + n_own;
+    ST_tokens(to, token);
+    ST_logp(to, subc(subc(LD_logits(row * pc.n_vocab + token), row_max), vkm_log(l)));
+    uint done = n_own + 1u == pc.max_new ? 1u : 0u;
+    uint n_eos = LD_eos(0u);
+    for (uint i = 1u; i <= n_eos; i++) done = LD_eos(i) == token ? 1u : done;
+    ST_state(8u * row + 3u, n_own + 1u);
+    ST_state(8u * row + 4u, token);
+    ST_state(8u * row + 5u, done);
+}

@@ -1,0 +1,142 @@
+/* The output side of the model: log-sum-exp over the vocabulary, the log-probability of a token,
+ * entropy, and the gradient of the logits. Sampling is in sample.c.
+ * The vocabulary is cut in blocks of 256: m_b is the exact maximum of a block, l_b and s_b are
+ * sequential sums in it, and blocks add up in ascending order, so the same bits come out however
+ * the work is spread. */
+#include "ops/twin.h"
+#include "ops/guarded.h"
+#include "ops/lmhead.h"
+
+#ifndef VKM_TWIN64
+/* Invocations a group: one vector of a CPU driver, a wave of a GPU. */
+static uint32_t lanes_for(vkm_stream *s) {
+    return vkm_dev_class_of(vkm_stream_dev(s)) == VKM_CLASS_GPU ? 64 : 8;
+}
+
+void vkm_op_lse_block(vkm_stream *s, const vkm_args_lse_block *a) {
+    vkm_args_lse_block b = *a;
+    uint64_t n = a->n_rows, nb = vkm_n_blocks(a->n_vocab);
+    b.logits = vkm_need(a->logits, n * a->n_vocab, "lse_block", "logits");
+    b.mb = vkm_need(a->mb, n * nb, "lse_block", "mb");
+    b.lb = vkm_need(a->lb, n * nb, "lse_block", "lb");
+    b.sb = vkm_need(a->sb, n * nb, "lse_block", "sb");
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_lse_block], &b,
+                      vkm_launch_flat(n * nb, lanes_for(s), 40.0 * (double)n * a->n_vocab));
+}
+
+void vkm_op_lse_combine(vkm_stream *s, const vkm_args_lse_combine *a) {
+    vkm_args_lse_combine b = *a;
+    uint64_t n = a->n_rows, nb = vkm_n_blocks(a->n_vocab);
+    b.logits = vkm_need(a->logits, n * a->n_vocab, "lse_combine", "logits");
+    b.mb = vkm_need(a->mb, n * nb, "lse_combine", "mb");
+    b.lb = vkm_need(a->lb, n * nb, "lse_combine", "lb");
+    b.sb = vkm_need(a->sb, n * nb, "lse_combine", "sb");
+    b.targets = vkm_need(a->targets, n, "lse_combine", "targets");
+    b.m = vkm_need(a->m, n, "lse_combine", "m");
+    b.l = vkm_need(a->l, n, "lse_combine", "l");
+    b.logp = vkm_need(a->logp, n, "lse_combine", "logp");
+    b.entropy = vkm_need(a->entropy, n, "lse_combine", "entropy");
+    vkm_stream_launch(
+        s, &vkm_kernels[VKM_K_lse_combine], &b,
+        vkm_launch_flat(n, lanes_for(s), 60.0 * (double)(n * nb) + 100.0 * (double)n));
+}
+
+void vkm_op_logits_bwd(vkm_stream *s, const vkm_args_logits_bwd *a) {
+    vkm_args_logits_bwd b = *a;
+    uint64_t n = a->n_rows, size = vkm_op_size(n, a->n_vocab);
+    b.logits = vkm_need(a->logits, n * a->n_vocab, "logits_bwd", "logits");
+    b.targets = vkm_need(a->targets, n, "logits_bwd", "targets");
+    b.m = vkm_need(a->m, n, "logits_bwd", "m");
+    b.l = vkm_need(a->l, n, "logits_bwd", "l");
+    b.coef = vkm_need(a->coef, n, "logits_bwd", "coef");
+    b.d = vkm_need(a->d, size, "logits_bwd", "d");
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_logits_bwd], &b,
+                      vkm_launch_flat(size / 8, 64, 40.0 * (double)size));
+}
+
+void vkm_op_decode_begin(vkm_stream *s, const vkm_args_decode_begin *a) {
+    vkm_args_decode_begin b = *a;
+    b.state = vkm_need(a->state, 8ull * a->n_rows, "decode_begin", "state");
+    b.tokens = vkm_need(a->tokens, a->n_rows, "decode_begin", "tokens");
+    b.pos = vkm_need(a->pos, a->n_rows, "decode_begin", "pos");
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_decode_begin], &b,
+                      vkm_launch_flat(a->n_rows, 64, 60.0 * a->n_rows));
+}
+#endif
+
+VKM_REF(lse_block) {
+    const real *x = ref_f32(a->logits); // (n,V)
+    uint32_t nb = vkm_n_blocks(a->n_vocab);
+    FOR_PART(i, (uint64_t)a->n_rows * nb) {
+        uint32_t j0 = (uint32_t)(i % nb) * VKM_VOCAB_BLOCK;
+        uint32_t n = a->n_vocab - j0 < VKM_VOCAB_BLOCK ? a->n_vocab - j0 : VKM_VOCAB_BLOCK;
+        const real *row = x + i / nb * a->n_vocab + j0;
+        real m = row[0], e[VKM_VOCAB_BLOCK], ed[VKM_VOCAB_BLOCK], l = 0, s = 0;
+        for (uint32_t j = 1; j < n; j++) m = row[j] > m ? row[j] : m;
+        for (uint32_t j = 0; j < n; j++) {
+            real d = subc(row[j], m);
+            e[j] = vkm_exp(d);
+            ed[j] = e[j] == 0 ? 0 : mulc(e[j], d); /* d may be -Inf there */
+        }
+        for (uint32_t j = 0; j < n; j++) {
+            l = l + e[j];
+            s = s + ed[j];
+        }
+        ref_f32(a->mb)[i] = canon(m);
+        ref_f32(a->lb)[i] = canon(l);
+        ref_f32(a->sb)[i] = canon(s);
+    }
+}
+
+VKM_REF(lse_combine) {
+    uint32_t nb = vkm_n_blocks(a->n_vocab);
+    FOR_PART(i, a->n_rows) {
+        const real *mb = ref_f32(a->mb) + i * nb, *lb = ref_f32(a->lb) + i * nb;
+        const real *sb = ref_f32(a->sb) + i * nb; // (n,nb) each
+        real m = mb[0], l = 0, sum = 0;
+        for (uint32_t b = 1; b < nb; b++) m = mb[b] > m ? mb[b] : m;
+        for (uint32_t b = 0; b < nb; b++) {
+            real d = subc(mb[b], m), t = vkm_exp(d);
+            if (t == 0) continue;
+            real part = addc(sb[b], mulc(lb[b], d));
+            l = l + mulc(lb[b], t);
+            sum = sum + mulc(t, part);
+        }
+        uint32_t target = ref_u32(a->targets)[i];
+        if (target >= a->n_vocab) target = a->n_vocab - 1;
+        real log_l = vkm_log(l);
+        ref_f32(a->m)[i] = canon(m);
+        ref_f32(a->l)[i] = canon(l);
+        ref_f32(a->logp)[i] = subc(subc(ref_f32(a->logits)[i * a->n_vocab + target], m), log_l);
+        ref_f32(a->entropy)[i] = canon(log_l - vkm_div(sum, l));
+    }
+}
+
+VKM_REF(logits_bwd) {
+    const real *x = ref_f32(a->logits); // (n,V)
+    bf16 *d = ref_bf16(a->d);           // operand (n,V)
+    uint32_t kp = vkm_op_kp(a->n_vocab);
+    FOR_PART(i, vkm_round_up(a->n_rows, 16)) {
+        int pad = i >= a->n_rows;
+        real m = pad ? 0 : ref_f32(a->m)[i], coef = pad ? 0 : ref_f32(a->coef)[i];
+        real scale = pad ? 0 : vkm_div(1, ref_f32(a->l)[i]);
+        uint32_t target = pad ? 0 : ref_u32(a->targets)[i];
+        if (target >= a->n_vocab) target = a->n_vocab - 1;
+        for (uint32_t j = 0; j < kp; j++) {
+            real p = 0;
+            if (!pad && j < a->n_vocab) {
+                p = mulc(vkm_exp(subc(x[i * a->n_vocab + j], m)), scale);
+                p = coef * ((j == target ? (real)1 : (real)0) - p);
+            }
+            d[vkm_op_index(i, j, kp)] = stb(p);
+        }
+    }
+}
+
+VKM_REF(decode_begin) {
+    FOR_PART(i, a->n_rows) {
+        const uint32_t *state = ref_u32(a->state) + 8 * i;
+        ref_u32(a->tokens)[i] = state[VKM_ROW_TOKEN];
+        ref_u32(a->pos)[i] = state[VKM_ROW_PROMPT_LEN] + state[VKM_ROW_N_OWN] - 1;
+    }
+}
