@@ -7,7 +7,6 @@
 
 #include "base/log.h"
 #include "base/text.h"
-#include "base/version.h"
 
 typedef struct command {
     const char *name;
@@ -255,7 +254,7 @@ int vkm_cli_main(int argc, char **argv) {
     if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) {
         print_help(stdout);
     } else if (!strcmp(name, "--version")) {
-        printf("vkmoe %s (%s)\n", vkm_version(), vkm_commit());
+        puts("vkmoe " VKM_VERSION);
     } else {
         const command *c = find_command(name);
         if (c)
