@@ -168,8 +168,7 @@ vkm_status vkm_vk_slots_drain(vk_dev *vk, vkm_err *err) VKM_MUST_CHECK;
 /* Names of the kernels in flight, newest last. */
 void vkm_vk_name_in_flight(const vk_dev *vk, char *out, size_t size);
 /* Learns from slices that took this long together. */
-void vkm_vk_learn(vk_dev *vk, const vk_slice *slices, uint32_t n, const vkm_nodes *nodes,
-                  double seconds);
+void vkm_vk_learn(vk_dev *vk, const vk_slice *slices, uint32_t n, double seconds);
 
 /* vk_run.c */
 vkm_status vkm_vk_run(vkm_dev *dev, const vkm_nodes *nodes, vkm_err *err);

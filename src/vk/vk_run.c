@@ -142,7 +142,7 @@ vkm_status vkm_vk_compile(vkm_dev *dev, const vkm_nodes *nodes, void **impl, vkm
 }
 
 /* Submits all segments once and waits; the clock corrects the rates segment by segment. */
-static vkm_status run_timed(vk_dev *vk, const vkm_nodes *nodes, compiled *c, vkm_err *err) {
+static vkm_status run_timed(vk_dev *vk, compiled *c, vkm_err *err) {
     double longest = 0, total = 0;
     for (uint32_t i = 0; i < c->n; i++) {
         const segment *s = &c->segments[i];
@@ -151,7 +151,7 @@ static vkm_status run_timed(vk_dev *vk, const vkm_nodes *nodes, compiled *c, vkm
         if (vkm_vk_queue_submit(vk, s->cb, &value, err)) return err->status;
         if (vkm_vk_wait(vk, value, err)) return err->status;
         double took = vkm_now_s() - start;
-        vkm_vk_learn(vk, c->slices + s->first_slice, s->n_slices, nodes, took);
+        vkm_vk_learn(vk, c->slices + s->first_slice, s->n_slices, took);
         longest = took > longest ? took : longest;
         total += took;
     }
@@ -170,7 +170,7 @@ vkm_status vkm_vk_run_compiled(vkm_dev *dev, const vkm_nodes *nodes, void *impl,
         forget(vk, c);
         if (record_graph(vk, nodes, c, err)) return err->status;
     }
-    if (run_timed(vk, nodes, c, err)) return err->status;
+    if (run_timed(vk, c, err)) return err->status;
     for (uint32_t t = 1; t < times; t++)
         for (uint32_t i = 0; i < c->n; i++) {
             uint64_t value;

@@ -80,20 +80,21 @@ vkm_status vkm_vk_slices_next(vk_dev *vk, const vkm_nodes *nodes, vk_cursor *at,
     return VKM_OK;
 }
 
-/* Scales the rates of what ran by the time it took, each by its share of the estimate. */
-void vkm_vk_learn(vk_dev *vk, const vk_slice *slices, uint32_t n, const vkm_nodes *nodes,
-                  double seconds) {
-    double estimate = 0, work = 0, of[VK_MAX_KERNELS] = {0};
+/* Scales the rates of what ran by the time it took, each by its share of the estimate. What is
+ * mostly the cost of dispatching teaches nothing, unless it was long all the same. */
+void vkm_vk_learn(vk_dev *vk, const vk_slice *slices, uint32_t n, double seconds) {
+    double work_s = 0, idle_s = n * DISPATCH_S, of[VK_MAX_KERNELS] = {0};
     for (uint32_t i = 0; i < n; i++) {
-        estimate += slices[i].estimate_s;
-        of[slices[i].kernel] += slices[i].estimate_s;
-        work += nodes->v[slices[i].node].how.work;
+        double s = slices[i].estimate_s - DISPATCH_S;
+        if (s <= 0) continue;
+        of[slices[i].kernel] += s;
+        work_s += s;
     }
-    if (seconds < 1e-3 || work <= 0 || estimate <= 0) return; /* all overhead: nothing to learn */
-    double ratio = estimate / seconds;
+    if (seconds < 1e-3 || work_s <= 0 || (work_s < idle_s && seconds < TARGET_S / 2)) return;
+    double ratio = (work_s + idle_s) / seconds;
     ratio = ratio > 16 ? 16 : ratio < 1.0 / 16 ? 1.0 / 16 : ratio;
     for (uint32_t k = 0; k < vk->n_kernels; k++)
-        if (of[k] > 0) vk->kernels[k].rate *= 1 + (ratio - 1) * (of[k] / estimate);
+        vk->kernels[k].rate *= 1 + (ratio - 1) * (of[k] / work_s);
 }
 
 /* ---- recording
@@ -210,7 +211,7 @@ static vkm_status account(vk_dev *vk, vk_slot *slot, vkm_err *err) {
         total = i ? total + s : s;
         vkm_dev_account(vk->dev, node->kernel, s, slot->slices[i].split ? 0 : node->how.work);
     }
-    vkm_vk_learn(vk, slot->slices, n, slot->nodes, total);
+    vkm_vk_learn(vk, slot->slices, n, total);
     return VKM_OK;
 }
 
