@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "ops/device.h"
 #include "base/text.h"
 
 typedef struct command {
@@ -223,7 +224,7 @@ vkm_dev_options vkm_cli_device_options(const vkm_cli_device *d) {
 
 vkm_status vkm_cli_open_device(const vkm_cli_device *d, vkm_dev **out, vkm_err *err) {
     vkm_dev_options o = vkm_cli_device_options(d);
-    if (vkm_dev_open(&o, out, err)) return err->status;
+    if (vkm_device_open(&o, out, err)) return err->status;
     vkm_info("device: %s, %s", vkm_dev_name(*out), vkm_dev_driver(*out));
     return VKM_OK;
 }

@@ -1,4 +1,5 @@
-/* Kernels that ask a device whether it computes as the contract demands: the software functions. */
+/* Kernels that ask a device whether it computes as the contract demands: rounding, the liberties that
+ * compilers take with sums, and the software functions. */
 #include "ops/twin.h"
 
 #ifndef VKM_TWIN64
@@ -9,6 +10,16 @@ void vkm_op_softmath_probe(vkm_stream *s, const vkm_args_softmath_probe *a) {
     b.z = vkm_need(a->z, a->n, "softmath_probe", "z");
     vkm_stream_launch(s, &vkm_kernels[VKM_K_softmath_probe], &b,
                       vkm_launch_flat(a->n, 64, 100.0 * a->n));
+}
+
+void vkm_op_arith_probe(vkm_stream *s, const vkm_args_arith_probe *a) {
+    vkm_args_arith_probe b = *a;
+    b.x = vkm_need(a->x, a->n, "arith_probe", "x");
+    b.y = vkm_need(a->y, a->n, "arith_probe", "y");
+    b.w = vkm_need(a->w, a->n, "arith_probe", "w");
+    b.z = vkm_need(a->z, a->n, "arith_probe", "z");
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_arith_probe], &b,
+                      vkm_launch_flat(a->n, 64, 20.0 * a->n));
 }
 
 /* function 10: the first word of a draw, as a number in [0, 1) */
@@ -54,4 +65,49 @@ VKM_REF(softmath_probe) {
         EACH(0);
     }
 #undef EACH
+}
+
+/* Traps 8 and up tell how a device computes what the contract leaves open; see ops/device.c. */
+VKM_REF(arith_probe) {
+    const real *x = ref_f32(a->x), *y = ref_f32(a->y), *w = ref_f32(a->w);
+    real *z = ref_f32(a->z);
+    const real big = 12582912; /* 1.5 * 2^23 */
+    FOR_PART(i, a->n) {
+        real r = 0;
+        switch (a->trap) {
+        case 0: /* plain operations */
+            r = x[i] + y[i];
+            break;
+        case 1:
+            r = x[i] * y[i];
+            break;
+        case 2: /* mul, then add, both rounded */
+        case 8: /* the same by fma() */
+            r = x[i] * y[i];
+            r = r + w[i];
+            break;
+        case 3: /* rounds to a whole number: not x */
+            r = x[i] + big;
+            r = r - big;
+            break;
+        case 4: /* not x */
+            r = x[i] + w[i];
+            r = r - w[i];
+            break;
+        case 5: /* not x * (y + w) */
+            r = x[i] * y[i] + x[i] * w[i];
+            break;
+        case 6: /* NaN for Inf and NaN */
+            r = x[i] * 0;
+            break;
+        case 7:
+            r = x[i] - x[i];
+            break;
+        case 9: /* passes a denormal: 0 where those are flushed */
+            r = x[i] * y[i];
+            r = r * w[i];
+            break;
+        }
+        z[i] = canon(r);
+    }
 }

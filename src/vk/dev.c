@@ -64,6 +64,10 @@ void vkm_dev_account(vkm_dev *dev, const vkm_kernel *k, double seconds, double w
     dev->times[i].work += work;
 }
 
+void vkm_dev_forget_profile(vkm_dev *dev) {
+    dev->n_times = 0;
+}
+
 static int slower_first(const void *a, const void *b) {
     double x = ((const vkm_kernel_time *)a)->seconds, y = ((const vkm_kernel_time *)b)->seconds;
     return (x < y) - (x > y);

@@ -65,6 +65,7 @@ const char *vkm_dev_driver(const vkm_dev *dev); /* driver name and version */
 uint64_t vkm_dev_budget(const vkm_dev *dev);    /* bytes free for us now; 0 if unknown */
 /* Seconds and calls by kernel, worst first; only with options.profile. */
 void vkm_dev_print_profile(const vkm_dev *dev, FILE *f);
+void vkm_dev_forget_profile(vkm_dev *dev);
 
 /* Memory is planned before it is taken. Each add names a tensor; commit takes the arenas (each
  * within the device's allocation limit), zeroes them and fills every *out; too little memory is an

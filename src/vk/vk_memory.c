@@ -15,9 +15,11 @@ static void refresh_budget(vk_dev *vk) {
     uint64_t limit = vk->has_budget ? budget.heapBudget[vk->arena_heap] : size;
     uint64_t used = vk->has_budget ? budget.heapUsage[vk->arena_heap] : vk->arena_bytes;
     uint64_t left = limit > used ? limit - used : 1;
-    if (vk->dev->class == VKM_CLASS_CPU_DRIVER) { /* its heap is host memory */
+    /* Its memory is the host's; older lavapipe and SwiftShader report a heap of 2 GiB whatever the
+     * machine has, and do not hold to it. */
+    if (vk->dev->class == VKM_CLASS_CPU_DRIVER) {
         uint64_t host = vkm_host_memory_free();
-        if (host && host < left) left = host;
+        left = host ? host : left;
     }
     vk->dev->budget_bytes = left;
 }
