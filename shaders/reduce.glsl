@@ -10,6 +10,9 @@
 
 shared float vkm_lanes[64];
 
+/* The index of this workgroup in a launch made by vkm_launch_flat. */
+uint vkm_group_id() { return gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x; }
+
 float vkm_rule5_tree(float acc) {
     uint l = gl_LocalInvocationID.x;
     vkm_lanes[l] = acc;

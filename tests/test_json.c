@@ -15,6 +15,7 @@
 #include <dirent.h>
 #include <zlib.h>
 #include <cmocka.h>
+#include "tmpdir.h"
 
 static vkm_status parse(const char *text, size_t n, vkm_json **doc, vkm_err *err) {
     *err = (vkm_err){0};
@@ -255,33 +256,9 @@ static void writes_what_it_reads(void **state) {
 /* ---- files -------------------------------------------------------------------------------------
  */
 
-static char dir[256];
-
-static int make_dir(void **state) {
-    (void)state;
-    snprintf(dir, sizeof dir, "%s/test_json.XXXXXX", VKM_BINARY_DIR);
-    return mkdtemp(dir) ? 0 : -1;
-}
-
-static int remove_dir(void **state) {
-    (void)state;
-    char cmd[300];
-    snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);
-    return system(cmd);
-}
-
-static const char *in_dir(const char *name) {
-    static char path[4][VKM_PATH_MAX];
-    static int next;
-    vkm_err err = {0};
-    char *p = path[next++ & 3];
-    assert_int_equal(vkm_path_join(p, dir, name, &err), VKM_OK);
-    return p;
-}
-
 static int files_in_dir(void) {
     int n = 0;
-    DIR *d = opendir(dir);
+    DIR *d = opendir(tmpdir);
     assert_non_null(d);
     for (struct dirent *e; (e = readdir(d));) n += e->d_name[0] != '.';
     closedir(d);
@@ -361,7 +338,7 @@ static void reads_and_maps(void **state) {
     assert_int_equal(vkm_file_read(in_dir("empty"), 0, &data, &n, &err), VKM_OK);
     assert_int_equal(n, 0);
     free(data);
-    assert_int_equal(vkm_file_read(dir, 10, &data, &n, &err), VKM_FAILED);
+    assert_int_equal(vkm_file_read(tmpdir, 10, &data, &n, &err), VKM_FAILED);
     assert_non_null(strstr(err.msg, "is a folder"));
     err = (vkm_err){0};
     assert_int_equal(vkm_dir_make(in_dir("p/q//r"), &err), VKM_OK);
@@ -423,5 +400,5 @@ int main(void) {
         cmocka_unit_test(reads_and_maps),
         cmocka_unit_test(hashes_do_not_depend_on_cuts),
     };
-    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+    return cmocka_run_group_tests(tests, tmpdir_make, tmpdir_remove);
 }

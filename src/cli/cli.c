@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "ops/device.h"
 #include "base/text.h"
+#include "base/version.h"
 
 typedef struct command {
     const char *name;
@@ -255,7 +256,7 @@ int vkm_cli_main(int argc, char **argv) {
     if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) {
         print_help(stdout);
     } else if (!strcmp(name, "--version")) {
-        puts("vkmoe " VKM_VERSION);
+        printf("vkmoe %s (%s)\n", vkm_version(), vkm_commit());
     } else {
         const command *c = find_command(name);
         if (c)

@@ -43,16 +43,16 @@ static void accessors(FILE *f, const vkm_param *p) {
     int reads = p->kind != VKM_P_OUT, writes = p->kind != VKM_P_IN;
     switch (p->type) {
     case VKM_PT_u32:
-        if (reads) fprintf(f, "#define LD_%s(i) (U32_R(pc.%s).v[i])\n", n, n);
-        if (writes) fprintf(f, "#define ST_%s(i, x) U32_W(pc.%s).v[i] = (x)\n", n, n);
+        if (reads) fprintf(f, "#define LD_%s(at_) (U32_R(pc.%s).v[at_])\n", n, n);
+        if (writes) fprintf(f, "#define ST_%s(at_, x_) U32_W(pc.%s).v[at_] = (x_)\n", n, n);
         break;
     case VKM_PT_f32:
-        if (reads) fprintf(f, "#define LD_%s(i) (F32_R(pc.%s).v[i])\n", n, n);
-        if (writes) fprintf(f, "#define ST_%s(i, x) F32_W(pc.%s).v[i] = vkm_canon(x)\n", n, n);
+        if (reads) fprintf(f, "#define LD_%s(at_) (F32_R(pc.%s).v[at_])\n", n, n);
+        if (writes) fprintf(f, "#define ST_%s(at_, x_) F32_W(pc.%s).v[at_] = vkm_canon(x_)\n", n, n);
         break;
     default: /* bf16 pairs, addressed by word */
-        if (reads) fprintf(f, "#define LDW_%s(i) (U32_R(pc.%s).v[i])\n", n, n);
-        if (writes) fprintf(f, "#define STW_%s(i, w) U32_W(pc.%s).v[i] = (w)\n", n, n);
+        if (reads) fprintf(f, "#define LDW_%s(at_) (U32_R(pc.%s).v[at_])\n", n, n);
+        if (writes) fprintf(f, "#define STW_%s(at_, w_) U32_W(pc.%s).v[at_] = (w_)\n", n, n);
     }
 }
 

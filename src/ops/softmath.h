@@ -397,14 +397,17 @@ VKM_FN float vkm_sigmoid(float x) {
     return vkm_div(n, d);
 }
 
-/* x sigmoid(x); below 2^-100 it is +0, so that the product cannot round near 2^-126. */
-VKM_FN float vkm_silu(float x) {
-    VKM_PRECISE float s = vkm_sigmoid(x);
+/* x sigmoid(x) of s = sigmoid(x), for callers that need s as well; below 2^-100 it is +0, so that
+ * the product cannot round near 2^-126. */
+VKM_FN float vkm_silu_of(float x, float s) {
     VKM_PRECISE float y = x * s;
     uint w = vkm_bits(y);
     w = (w & VKM_ABS_BITS) < 0x0d800000u ? 0u : w;
     w = vkm_bits(s) == 0u ? 0u : w; /* also at -Inf */
     return vkm_from_bits(w);
+}
+VKM_FN float vkm_silu(float x) {
+    return vkm_silu_of(x, vkm_sigmoid(x));
 }
 
 /* log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)). */

@@ -55,6 +55,9 @@ static inline double vkm_cos(double x) {
 static inline double vkm_sigmoid(double x) {
     return x < 0 ? exp(x) / (1.0 + exp(x)) : 1.0 / (1.0 + exp(-x));
 }
+static inline double vkm_silu_of(double x, double s) {
+    return x * s;
+}
 static inline double vkm_silu(double x) {
     return x * vkm_sigmoid(x);
 }

@@ -8,3 +8,34 @@ VKM_CASES(f32_to_bf16) {
         VKM_V_RUN(v, f32_to_bf16, &a);
     }
 }
+
+VKM_CASES(pack_f32) {
+    FOR_SIZES(n_rows, 1, 15, 16, 63, 65) {
+        FOR_SIZES(n_cols, 1, 2, 7, 8, 9, 64, 127) {
+            FOR_SIZES(gap, 0, 3) {
+                vkm_args_pack_f32 a = {.n_rows = n_rows, .n_cols = n_cols, .ldx = n_cols + gap};
+                a.x = vkm_v_f32(v, (uint64_t)n_rows * a.ldx, VKM_FILL_SPECIAL);
+                a.y = vkm_v_op16_out(v, n_rows, n_cols);
+                VKM_V_RUN(v, pack_f32, &a);
+            }
+        }
+    }
+}
+
+VKM_CASES(pack_transpose) {
+    FOR_SIZES(n_rows, 1, 15, 16, 63, 130) {
+        FOR_SIZES(n_cols, 1, 2, 8, 17, 64, 127) {
+            FOR_SIZES(has_seq, 0, 1) {
+                vkm_args_pack_transpose a = {
+                    .n_rows = n_rows, .n_cols = n_cols, .has_seq = has_seq};
+                uint32_t row_seq[130];
+                for (uint32_t i = 0; i < n_rows; i++)
+                    row_seq[i] = vkm_v_random(v, 3) ? vkm_v_random(v, 8) : 0xffffffffu;
+                a.x = vkm_v_op16(v, n_rows, n_cols, VKM_FILL_ADVERSARIAL);
+                a.row_seq = vkm_v_u32_data(v, row_seq, has_seq ? n_rows : 1);
+                a.y = vkm_v_op16_out(v, n_cols, n_rows);
+                VKM_V_RUN(v, pack_transpose, &a);
+            }
+        }
+    }
+}

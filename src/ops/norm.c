@@ -1,0 +1,206 @@
+/* RMS norm of rows and of heads, and the rotary embedding, forward and backward.
+ * Sums over a row are lane-64 reductions. A product that may be tiny is canonicalised before it is
+ * added, so that a device that flushes denormals sees the same terms. */
+#include "ops/oprow.h"
+
+#ifndef VKM_TWIN64
+/* One workgroup of 64 a unit (a row, or a head of a row). */
+static vkm_launch launch_units(uint64_t units, uint32_t n_cols) {
+    return vkm_launch_flat(units * 64, 64, 40.0 * (double)units * n_cols);
+}
+
+void vkm_op_rmsnorm_fwd(vkm_stream *s, const vkm_args_rmsnorm_fwd *a) {
+    vkm_args_rmsnorm_fwd b = *a;
+    if (!a->n_rows || !a->n_cols) return;
+    b.x = vkm_need(a->x, (uint64_t)a->n_rows * a->n_cols, "rmsnorm_fwd", "x");
+    b.gain = vkm_need(a->gain, a->n_cols, "rmsnorm_fwd", "gain");
+    b.y = vkm_need(a->y, vkm_op_size(a->n_rows, a->n_cols), "rmsnorm_fwd", "y");
+    b.rstd = vkm_need(a->rstd, a->n_rows, "rmsnorm_fwd", "rstd");
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_rmsnorm_fwd], &b,
+                      launch_units(vkm_round_up(a->n_rows, 16), a->n_cols));
+}
+
+void vkm_op_rmsnorm_bwd(vkm_stream *s, const vkm_args_rmsnorm_bwd *a) {
+    vkm_args_rmsnorm_bwd b = *a;
+    uint64_t n = (uint64_t)a->n_rows * a->n_cols;
+    if (!n) return;
+    b.dy = vkm_need(a->dy, n, "rmsnorm_bwd", "dy");
+    b.x = vkm_need(a->x, n, "rmsnorm_bwd", "x");
+    b.gain = vkm_need(a->gain, a->n_cols, "rmsnorm_bwd", "gain");
+    b.rstd = vkm_need(a->rstd, a->n_rows, "rmsnorm_bwd", "rstd");
+    b.dx = vkm_need(a->dx, n, "rmsnorm_bwd", "dx");
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_rmsnorm_bwd], &b, launch_units(a->n_rows, a->n_cols));
+}
+
+void vkm_op_headnorm_fwd(vkm_stream *s, const vkm_args_headnorm_fwd *a) {
+    vkm_args_headnorm_fwd b = *a;
+    uint64_t units = (uint64_t)a->n_rows * a->n_heads, n = units * a->head_dim;
+    if (!n) return;
+    b.x = vkm_need(a->x, n, "headnorm_fwd", "x");
+    b.gain = vkm_need(a->gain, a->head_dim, "headnorm_fwd", "gain");
+    b.y = vkm_need(a->y, n, "headnorm_fwd", "y");
+    b.rstd = vkm_need(a->rstd, units, "headnorm_fwd", "rstd");
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_headnorm_fwd], &b, launch_units(units, a->head_dim));
+}
+
+void vkm_op_headnorm_bwd(vkm_stream *s, const vkm_args_headnorm_bwd *a) {
+    vkm_args_headnorm_bwd b = *a;
+    uint64_t units = (uint64_t)a->n_rows * a->n_heads, n = units * a->head_dim;
+    if (!n) return;
+    VKM_BUG_ON(a->head_dim & 1, "headnorm_bwd: head_dim %u is odd", a->head_dim);
+    b.dy = vkm_need(a->dy, n, "headnorm_bwd", "dy");
+    b.x = vkm_need(a->x, n, "headnorm_bwd", "x");
+    b.gain = vkm_need(a->gain, a->head_dim, "headnorm_bwd", "gain");
+    b.rstd = vkm_need(a->rstd, units, "headnorm_bwd", "rstd");
+    b.dx = vkm_need(a->dx, vkm_op_size(a->n_rows, a->n_heads * a->head_dim), "headnorm_bwd", "dx");
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_headnorm_bwd], &b,
+                      launch_units(vkm_round_up(a->n_rows, 16) * a->n_heads, a->head_dim));
+}
+
+void vkm_op_rope_fwd(vkm_stream *s, const vkm_args_rope_fwd *a) {
+    vkm_args_rope_fwd b = *a;
+    uint64_t n = (uint64_t)a->n_rows * a->n_heads * a->head_dim;
+    if (!n) return;
+    VKM_BUG_ON(a->head_dim & 3, "rope_fwd: head_dim %u is not a multiple of 4", a->head_dim);
+    b.x = vkm_need(a->x, n, "rope_fwd", "x");
+    b.pos = vkm_need(a->pos, a->n_rows, "rope_fwd", "pos");
+    b.y = vkm_need(a->y, n, "rope_fwd", "y");
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_rope_fwd], &b,
+                      vkm_launch_flat(n / 4, 64, 20.0 * (double)n));
+}
+
+void vkm_op_rope_bwd(vkm_stream *s, const vkm_args_rope_bwd *a) {
+    vkm_args_rope_bwd b = *a;
+    uint64_t n = (uint64_t)a->n_rows * a->n_heads * a->head_dim;
+    if (!n) return;
+    VKM_BUG_ON(a->head_dim & 1, "rope_bwd: head_dim %u is odd", a->head_dim);
+    b.dy = vkm_need(a->dy, n, "rope_bwd", "dy");
+    b.pos = vkm_need(a->pos, a->n_rows, "rope_bwd", "pos");
+    b.dx = vkm_need(a->dx, n, "rope_bwd", "dx");
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_rope_bwd], &b,
+                      vkm_launch_flat(n / 2, 64, 20.0 * (double)n));
+}
+#endif
+
+/* 1 / rms of x[n]. */
+static real rstd_of(const real *x, uint32_t n, float eps) {
+    real acc[64] = {0};
+    for (uint32_t i = 0; i < n; i += 64)
+        for (uint32_t l = 0, m = n - i < 64 ? n - i : 64; l < m; l++)
+            acc[l] += canon(x[i + l] * x[i + l]);
+    return vkm_rsqrt(vkm_div(vkm_rule5_tree(acc), (real)(int)n) + (real)eps);
+}
+
+/* dx = rstd * (gain * dy) - x * pull, pull = rstd^3 / n * sum(gain * dy * x) */
+static real norm_pull(const real *dy, const real *x, const real *gain, real rstd, uint32_t n) {
+    real acc[64] = {0};
+    for (uint32_t i = 0; i < n; i += 64)
+        for (uint32_t l = 0, m = n - i < 64 ? n - i : 64; l < m; l++)
+            acc[l] += canon(canon(gain[i + l] * dy[i + l]) * x[i + l]);
+    return canon(vkm_div(rstd * rstd * rstd, (real)(int)n) * vkm_rule5_tree(acc));
+}
+static real norm_dx(real dy, real x, real gain, real rstd, real pull) {
+    return canon(canon(rstd * canon(gain * dy)) - canon(x * pull));
+}
+
+VKM_REF(rmsnorm_fwd) {
+    const real *x = ref_f32(a->x), *gain = ref_f32(a->gain); /* (T,C), (C) */
+    bf16 *y = ref_bf16(a->y);                                /* operand (T,C) */
+    real *rstd = ref_f32(a->rstd);                           /* (T) */
+    uint32_t kp = vkm_op_kp(a->n_cols);
+    FOR_PART(row, vkm_round_up(a->n_rows, 16)) {
+        uint32_t n = row < a->n_rows ? a->n_cols : 0;
+        if (n) rstd[row] = canon(rstd_of(x + row * n, n, a->eps));
+        for (uint32_t k = 0; k < n; k += VKM_ROW_CHUNK) {
+            real v[VKM_ROW_CHUNK];
+            uint32_t m = n - k < VKM_ROW_CHUNK ? n - k : VKM_ROW_CHUNK;
+            for (uint32_t j = 0; j < m; j++) v[j] = x[row * n + k + j] * rstd[row] * gain[k + j];
+            vkm_oprow_store(y, row, k, v, m, kp);
+        }
+        vkm_oprow_zero(y, row, n, kp, kp);
+    }
+}
+
+VKM_REF(rmsnorm_bwd) {
+    const real *dy = ref_f32(a->dy), *x = ref_f32(a->x); /* (T,C) */
+    const real *gain = ref_f32(a->gain);                 /* (C) */
+    const real *rstd = ref_f32(a->rstd);                 /* (T) */
+    real *dx = ref_f32(a->dx);                           /* (T,C) */
+    uint32_t n = a->n_cols;
+    FOR_PART(row, a->n_rows) {
+        const real *dy_row = dy + row * n, *x_row = x + row * n;
+        real *out = dx + row * n, r = rstd[row], pull = norm_pull(dy_row, x_row, gain, r, n);
+        for (uint32_t c = 0; c < n; c++) {
+            real d = norm_dx(dy_row[c], x_row[c], gain[c], r, pull);
+            out[c] = a->accumulate ? canon(out[c] + d) : d;
+        }
+    }
+}
+
+VKM_REF(headnorm_fwd) {
+    const real *x = ref_f32(a->x), *gain = ref_f32(a->gain); /* (T,H,D), (D) */
+    real *y = ref_f32(a->y), *rstd = ref_f32(a->rstd);       /* (T,H,D), (T,H) */
+    uint32_t n = a->head_dim;
+    FOR_PART(unit, (uint64_t)a->n_rows * a->n_heads) {
+        const real *xu = x + unit * n;
+        real r = rstd[unit] = canon(rstd_of(xu, n, a->eps));
+        for (uint32_t d = 0; d < n; d++) y[unit * n + d] = canon(canon(xu[d] * r) * gain[d]);
+    }
+}
+
+VKM_REF(headnorm_bwd) {
+    const real *dy = ref_f32(a->dy), *x = ref_f32(a->x); /* (T,H,D) */
+    const real *gain = ref_f32(a->gain);                 /* (D) */
+    const real *rstd = ref_f32(a->rstd);                 /* (T,H) */
+    bf16 *dx = ref_bf16(a->dx);                          /* operand (T,H*D) */
+    uint32_t n = a->head_dim, n_cols = a->n_heads * n, kp = vkm_op_kp(n_cols);
+    FOR_PART(row, vkm_round_up(a->n_rows, 16)) {
+        int live = row < a->n_rows;
+        for (uint32_t h = 0; live && h < a->n_heads; h++) {
+            uint64_t unit = row * a->n_heads + h;
+            const real *dy_unit = dy + unit * n, *x_unit = x + unit * n;
+            real v[VKM_ROW_CHUNK], r = rstd[unit], pull = norm_pull(dy_unit, x_unit, gain, r, n);
+            for (uint32_t k = 0; k < n; k += VKM_ROW_CHUNK) {
+                uint32_t m = n - k < VKM_ROW_CHUNK ? n - k : VKM_ROW_CHUNK;
+                for (uint32_t j = 0; j < m; j++)
+                    v[j] = norm_dx(dy_unit[k + j], x_unit[k + j], gain[k + j], r, pull);
+                vkm_oprow_store(dx, row, h * n + k, v, m, kp);
+            }
+        }
+        vkm_oprow_zero(dx, row, live ? n_cols : 0, kp, kp);
+    }
+}
+
+VKM_REF(rope_fwd) {
+    const real *x = ref_f32(a->x), *cosines = ref_f32(a->cos), *sines = ref_f32(a->sin);
+    const uint32_t *pos = ref_u32(a->pos); /* (T) */
+    bf16 *y = ref_bf16(a->y);              /* (T,H,D) */
+    uint32_t half = a->head_dim / 2;
+    FOR_PART(unit, (uint64_t)a->n_rows * a->n_heads) {
+        const real *lo = x + unit * a->head_dim, *hi = lo + half;
+        uint64_t t = (uint64_t)pos[unit / a->n_heads] * half;
+        bf16 *out = y + unit * a->head_dim;
+        for (uint32_t d = 0; d < half; d++) {
+            real c = cosines[t + d], s = sines[t + d];
+            out[d] = stb(lo[d] * c - hi[d] * s);
+            out[half + d] = stb(hi[d] * c + lo[d] * s);
+        }
+    }
+}
+
+VKM_REF(rope_bwd) {
+    const real *dy = ref_f32(a->dy), *cosines = ref_f32(a->cos), *sines = ref_f32(a->sin);
+    const uint32_t *pos = ref_u32(a->pos); /* (T) */
+    real *dx = ref_f32(a->dx);             /* (T,H,D) */
+    uint32_t half = a->head_dim / 2;
+    FOR_PART(unit, (uint64_t)a->n_rows * a->n_heads) {
+        const real *lo = dy + unit * a->head_dim, *hi = lo + half;
+        uint64_t t = (uint64_t)pos[unit / a->n_heads] * half;
+        real *out = dx + unit * a->head_dim;
+        for (uint32_t d = 0; d < half; d++) {
+            real c = cosines[t + d], s = sines[t + d];
+            out[d] = canon(canon(lo[d] * c) + canon(hi[d] * s));
+            out[half + d] = canon(canon(hi[d] * c) - canon(lo[d] * s));
+        }
+    }
+}
