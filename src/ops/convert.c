@@ -32,6 +32,12 @@ void vkm_op_pack_transpose(vkm_stream *s, const vkm_args_pack_transpose *a) {
     vkm_stream_launch(s, &vkm_kernels[VKM_K_pack_transpose], &b,
                       vkm_launch_flat(out / 4, 64, 20.0 * (double)out));
 }
+
+void vkm_op_zero(vkm_stream *s, const vkm_args_zero *a) {
+    vkm_args_zero b = *a;
+    b.y = vkm_need(a->y, a->n, "zero", "y");
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_zero], &b, vkm_launch_flat(a->n, 64, 4.0 * a->n));
+}
 #endif
 
 VKM_REF(f32_to_bf16) {
@@ -63,4 +69,9 @@ VKM_REF(pack_transpose) {
                 y[vkm_op_index(c, r, kpy)] = live && c < a->n_cols ? x[vkm_op_index(r, c, kpx)] : 0;
         }
     }
+}
+
+VKM_REF(zero) {
+    real *y = ref_f32(a->y);
+    FOR_PART(i, a->n) y[i] = 0;
 }

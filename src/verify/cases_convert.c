@@ -39,3 +39,11 @@ VKM_CASES(pack_transpose) {
         }
     }
 }
+
+VKM_CASES(zero) {
+    FOR_SIZES(n, 1, 63, 64, 65, 127, 4099) {
+        vkm_args_zero a = {.n = n};
+        a.y = vkm_v_f32_out(v, n);
+        VKM_V_RUN(v, zero, &a);
+    }
+}
