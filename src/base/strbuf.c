@@ -84,3 +84,39 @@ size_t vkm_utf8_len(const char *text, size_t n) {
     if ((s[0] == 0xF0 && s[1] < 0x90) || (s[0] == 0xF4 && s[1] > 0x8F)) return 0;
     return len;
 }
+
+/* Length of the part at s, where vkm_utf8_len is 0, that one U+FFFD stands for. */
+static size_t broken_len(const char *text, size_t n) {
+    const unsigned char *s = (const unsigned char *)text;
+    size_t want = s[0] >= 0xF0 && s[0] <= 0xF4 ? 4 : s[0] >= 0xE0 && s[0] < 0xF0 ? 3 : 1;
+    size_t len = 1;
+    for (; len < want && len < n; len++) {
+        unsigned low = 0x80, high = 0xBF;
+        if (len == 1) { /* the lead byte narrows the byte after it */
+            if (s[0] == 0xE0) low = 0xA0;
+            if (s[0] == 0xED) high = 0x9F;
+            if (s[0] == 0xF0) low = 0x90;
+            if (s[0] == 0xF4) high = 0x8F;
+        }
+        if (s[len] < low || s[len] > high) break;
+    }
+    return len;
+}
+
+void vkm_utf8_repair(vkm_strbuf *b, size_t from) {
+    size_t i = from, len;
+    while (i < b->n && (len = vkm_utf8_len(b->data + i, b->n - i))) i += len;
+    if (i == b->n || b->failed) return;
+    vkm_strbuf old = *b, fixed = {0};
+    vkm_strbuf_add(&fixed, old.data, i);
+    while (i < old.n) {
+        len = vkm_utf8_len(old.data + i, old.n - i);
+        if (len)
+            vkm_strbuf_add(&fixed, old.data + i, len);
+        else
+            vkm_strbuf_puts(&fixed, "\xEF\xBF\xBD");
+        i += len ? len : broken_len(old.data + i, old.n - i);
+    }
+    vkm_strbuf_free(&old);
+    *b = fixed;
+}

@@ -31,5 +31,8 @@ vkm_status vkm_strbuf_check(const vkm_strbuf *b, const char *what, vkm_err *err)
 /* Length of the valid UTF-8 sequence at s (of n > 0 bytes): 1 to 4, or 0 where it is not valid
  * (overlong, surrogate, above U+10FFFF or cut short). */
 size_t vkm_utf8_len(const char *s, size_t n);
+/* Replaces what is not UTF-8 from byte `from` on by U+FFFD, one for each longest part that could
+ * have begun a character (as Unicode 15, section 3.9 recommends, and Python and Rust do). */
+void vkm_utf8_repair(vkm_strbuf *b, size_t from);
 
 #endif

@@ -1,0 +1,38 @@
+/* Byte-level BPE from a Hugging Face tokenizer.json: the same ids as the `tokenizers` library.
+ * tokenizer.c loads, tokenizer_bpe.c encodes and decodes. A tokenizer is read-only after loading:
+ * threads may share one. */
+#ifndef VKM_TOKENIZER_H
+#define VKM_TOKENIZER_H
+
+#include "base/strbuf.h"
+
+typedef struct vkm_tokenizer vkm_tokenizer;
+
+/* path: a tokenizer.json, or a folder that holds one. Normalizers: none, NFC. Pre-tokenizers: Split
+ * by regular expressions, ByteLevel. Model: BPE over all 256 bytes. The ChatML tokens <|im_start|>
+ * and <|im_end|> must be there. Anything else is an error that names the key. */
+vkm_status vkm_tokenizer_load(const char *path, vkm_tokenizer **out, vkm_err *err) VKM_MUST_CHECK;
+void vkm_tokenizer_free(vkm_tokenizer *t);
+
+uint32_t vkm_tokenizer_n_ids(const vkm_tokenizer *t); /* largest id + 1: at most the model's V */
+/* The id of a token by its text in tokenizer.json, as "<|im_end|>"; -1 when there is none. */
+int64_t vkm_tokenizer_id(const vkm_tokenizer *t, const char *token);
+/* The bytes that an id stands for, not NUL-terminated; n = 0 for an id without a token. */
+const char *vkm_tokenizer_bytes(const vkm_tokenizer *t, uint32_t id, size_t *n);
+bool vkm_tokenizer_is_special(const vkm_tokenizer *t, uint32_t id);
+
+typedef struct vkm_ids {
+    uint32_t *id;
+    size_t n, cap;
+} vkm_ids; /* all zero is empty; free .id */
+
+/* Appends the ids of a UTF-8 text. Added tokens in the text (such as <|im_end|>) become their ids,
+ * as in transformers; no token is put before or after. */
+vkm_status vkm_tokenizer_encode(const vkm_tokenizer *t, const char *text, size_t n, vkm_ids *out,
+                                vkm_err *err) VKM_MUST_CHECK;
+/* Appends the text of n ids; bytes that are not UTF-8 become U+FFFD. Ids without a token give
+ * nothing. skip_special leaves special tokens out. Memory failure is the strbuf's. */
+void vkm_tokenizer_decode(const vkm_tokenizer *t, const uint32_t *ids, size_t n, bool skip_special,
+                          vkm_strbuf *out);
+
+#endif
