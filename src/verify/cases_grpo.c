@@ -1,0 +1,28 @@
+#include "ops/grpo.h"
+#include "verify/verify.h"
+
+VKM_CASES(grpo_loss) {
+    enum { SEQS = 5 };
+    for (uint32_t importance = 0; importance <= VKM_IMPORTANCE_CLIP; importance++)
+        FOR_SIZES(n, 1, 63, 64, 65, 127) {
+            vkm_args_grpo_loss a = {.n = n,
+                                    .importance = importance,
+                                    .eps_low = 0.2f,
+                                    .eps_high = 0.28f,
+                                    .beta = 1e-3f,
+                                    .loss_scale = 0x1p24f};
+            vkm_fill fill = n == 65 ? VKM_FILL_WIDE : VKM_FILL_NORMAL;
+            a.logp = vkm_v_f32(v, n, fill);
+            a.logp_old = vkm_v_f32(v, n, fill);
+            a.logp_ref = vkm_v_f32(v, n, fill);
+            a.adv = vkm_v_f32(v, SEQS, VKM_FILL_NORMAL);
+            a.weight = vkm_v_f32(v, SEQS, VKM_FILL_POSITIVE);
+            uint32_t tok_seq[127];
+            for (uint32_t i = 0; i < n; i++)
+                tok_seq[i] = i % 11 == 10 ? VKM_TOKEN_PADDING : vkm_v_random(v, SEQS);
+            a.tok_seq = vkm_v_u32_data(v, tok_seq, n);
+            a.coef = vkm_v_f32_out(v, n);
+            a.terms = vkm_v_f32_out(v, (uint64_t)n * VKM_TERM_WORDS);
+            VKM_V_RUN(v, grpo_loss, &a);
+        }
+}
