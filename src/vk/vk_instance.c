@@ -276,16 +276,18 @@ vkm_status vkm_vk_devices(VkInstance instance, VkPhysicalDevice **out, vkm_dev_i
     if (r || *n == 0)
         return vkm_fail(err, VKM_FAILED, "vulkan: no driver reports a device (VkResult %d); %s",
                         (int)r, driver_help);
-    *out = vkm_calloc(*n, sizeof **out, "the list of devices", err);
-    *info = vkm_calloc(*n, sizeof **info, "the list of devices", err);
-    if (*out && *info && (r = vkEnumeratePhysicalDevices(instance, n, *out)) < 0)
+    VkPhysicalDevice *devices = vkm_calloc(*n, sizeof(VkPhysicalDevice), "the devices", err);
+    vkm_dev_info *list = vkm_calloc(*n, sizeof *list, "the devices", err);
+    if (devices && list && (r = vkEnumeratePhysicalDevices(instance, n, devices)) < 0)
         vkm_fail(err, VKM_FAILED, "vulkan: devices could not be listed (VkResult %d)", (int)r);
-    if (err->status) {
-        free(*out);
-        free(*info);
+    if (!devices || !list || r < 0) {
+        free(devices);
+        free(list);
         return err->status;
     }
-    for (uint32_t i = 0; i < *n; i++) describe((*out)[i], i, &(*info)[i]);
+    for (uint32_t i = 0; i < *n; i++) describe(devices[i], i, &list[i]);
+    *out = devices;
+    *info = list;
     return VKM_OK;
 }
 

@@ -37,44 +37,48 @@ static uint32_t memory_type(const vk_dev *vk, uint32_t allowed, VkMemoryProperty
     return ~0u;
 }
 
-/* wanted: tried in order. */
-static vkm_status make_buffer(vk_dev *vk, uint64_t bytes, VkBufferUsageFlags usage,
-                              const VkMemoryPropertyFlags *wanted, uint32_t n_wanted,
-                              VkBuffer *buffer, VkDeviceMemory *memory, uint32_t *heap,
-                              const char *what, vkm_err *err) {
-    VkBufferCreateInfo info = {
-        .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
-        .size = bytes,
-        .usage = usage | VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT,
-        .sharingMode = VK_SHARING_MODE_EXCLUSIVE,
-    };
+/* Memory for a buffer, bound to it. wanted: kinds, tried in order. */
+static VkResult back_buffer(vk_dev *vk, VkBuffer buffer, VkMemoryAllocateFlags flags,
+                            const VkMemoryPropertyFlags *wanted, uint32_t n_wanted,
+                            VkDeviceMemory *memory) {
     VkMemoryRequirements need;
-    uint32_t type = ~0u;
-    *buffer = VK_NULL_HANDLE;
-    *memory = VK_NULL_HANDLE;
-    VkResult r = vkCreateBuffer(vk->device, &info, NULL, buffer);
-    if (r) goto fail;
-    vkGetBufferMemoryRequirements(vk->device, *buffer, &need);
+    uint32_t type = ~0u, heap;
+    vkGetBufferMemoryRequirements(vk->device, buffer, &need);
     for (uint32_t i = 0; i < n_wanted && type == ~0u; i++)
-        type = memory_type(vk, need.memoryTypeBits, wanted[i], heap);
-    r = VK_ERROR_FEATURE_NOT_PRESENT;
-    if (type == ~0u) goto fail;
-    VkMemoryAllocateFlagsInfo flags = {
-        .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO,
-        .flags = usage & VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT
-                     ? VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT
-                     : 0,
-    };
+        type = memory_type(vk, need.memoryTypeBits, wanted[i], &heap);
+    if (type == ~0u) return VK_ERROR_FEATURE_NOT_PRESENT;
+    VkMemoryAllocateFlagsInfo info = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO,
+                                      .flags = flags};
     VkMemoryAllocateInfo alloc = {
         .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
-        .pNext = &flags,
+        .pNext = &info,
         .allocationSize = need.size,
         .memoryTypeIndex = type,
     };
-    r = vkAllocateMemory(vk->device, &alloc, NULL, memory);
-    if (!r) r = vkBindBufferMemory(vk->device, *buffer, *memory, 0);
+    VkResult r = vkAllocateMemory(vk->device, &alloc, NULL, memory);
+    return r ? r : vkBindBufferMemory(vk->device, buffer, *memory, 0);
+}
+
+static vkm_status make_buffer(vk_dev *vk, uint64_t bytes, int addressed,
+                              const VkMemoryPropertyFlags *wanted, uint32_t n_wanted,
+                              VkBuffer *buffer, VkDeviceMemory *memory, const char *what,
+                              vkm_err *err) {
+    VkBufferUsageFlags usage = VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT;
+    if (addressed)
+        usage |= VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT;
+    VkBufferCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+        .size = bytes,
+        .usage = usage,
+        .sharingMode = VK_SHARING_MODE_EXCLUSIVE,
+    };
+    *buffer = VK_NULL_HANDLE;
+    *memory = VK_NULL_HANDLE;
+    VkResult r = vkCreateBuffer(vk->device, &info, NULL, buffer);
+    if (!r)
+        r = back_buffer(vk, *buffer, addressed ? VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT : 0, wanted,
+                        n_wanted, memory);
     if (!r) return VKM_OK;
-fail:
     vkDestroyBuffer(vk->device, *buffer, NULL);
     vkFreeMemory(vk->device, *memory, NULL);
     *buffer = VK_NULL_HANDLE;
@@ -95,9 +99,8 @@ vkm_status vkm_vk_memory_open(vk_dev *vk, vkm_err *err) {
             VK_MEMORY_PROPERTY_HOST_CACHED_BIT,
         VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT,
     };
-    uint32_t heap;
     if (make_buffer(vk, VK_STAGING_BYTES, 0, host, VKM_COUNTOF(host), &vk->staging,
-                    &vk->staging_memory, &heap, "the staging buffer", err))
+                    &vk->staging_memory, "the staging buffer", err))
         return err->status;
     void *map;
     VkResult r = vkMapMemory(vk->device, vk->staging_memory, 0, VK_WHOLE_SIZE, 0, &map);
@@ -135,10 +138,7 @@ vkm_status vkm_vk_alloc(vkm_dev *dev, uint64_t bytes, vkm_arena *out, vkm_err *e
         vk->cap_arenas = cap;
     }
     vk_arena a = {.bytes = vkm_round_up(bytes, 4)};
-    uint32_t heap;
-    if (make_buffer(vk, a.bytes,
-                    VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT,
-                    local, 1, &a.buffer, &a.memory, &heap, "an arena", err))
+    if (make_buffer(vk, a.bytes, 1, local, 1, &a.buffer, &a.memory, "an arena", err))
         return err->status;
     VkBufferDeviceAddressInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO,
                                       .buffer = a.buffer};

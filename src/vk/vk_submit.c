@@ -207,7 +207,7 @@ static vkm_status account(vk_dev *vk, vk_slot *slot, vkm_err *err) {
     double total = (double)((t[1] - t[0]) & vk->tick_mask) * vk->tick_s;
     for (uint32_t i = 0; i < n && each; i++) {
         const vkm_node *node = &slot->nodes->v[slot->slices[i].node];
-        double s = (double)((t[2 * i + 1] - t[2 * i]) & vk->tick_mask) * vk->tick_s;
+        double s = (double)((t[2 * (size_t)i + 1] - t[2 * (size_t)i]) & vk->tick_mask) * vk->tick_s;
         total = i ? total + s : s;
         vkm_dev_account(vk->dev, node->kernel, s, slot->slices[i].split ? 0 : node->how.work);
     }
