@@ -1,0 +1,78 @@
+/* What the attention twins share: the cut of the work into blocks, and the arithmetic over a few
+ * lanes (queries or keys) that ops/lanes.h compiles for several instruction sets.
+ *
+ * Blocks of 16 queries (or keys) are the units that threads share. Late queries see many keys and
+ * early ones few, so the units run from both ends inwards and equal shares are equal work. */
+#ifndef VKM_ATTENTION_H
+#define VKM_ATTENTION_H
+
+#include <math.h>
+
+#include "ops/twin.h"
+
+enum {
+    ATTN_MAX_D = 256,
+    ATTN_CHUNK = 256, /* of the dot product contract */
+    ATTN_STEP = 8,    /* rows of the broadcast side a step takes; divides ATTN_CHUNK */
+    ATTN_BLOCK = 16,  /* rows of a unit: the panel of an operand */
+};
+
+/* A few rows of one side, as real. */
+typedef const real (*attn_rows)[ATTN_MAX_D];
+
+/* Entry i of `seqs`: first row and length. */
+typedef struct attn_seq {
+    uint64_t row0;
+    uint32_t len;
+} attn_seq;
+
+static inline attn_seq attn_seq_at(vkm_tensor seqs, uint32_t i) {
+    const uint32_t *s = ref_u32(seqs) + 4ull * i;
+    return (attn_seq){s[0], s[1]};
+}
+
+/* Unit `at` of heads x sequences x blocks. */
+typedef struct attn_unit {
+    uint32_t head, seq, first; /* first: row of the sequence */
+} attn_unit;
+
+static inline attn_unit attn_unit_at(uint64_t at, uint32_t n_seq, uint32_t max_len) {
+    uint32_t n = vkm_div_up(max_len, ATTN_BLOCK), i = (uint32_t)(at % n);
+    attn_unit u = {.seq = (uint32_t)(at / n % n_seq), .head = (uint32_t)(at / n / n_seq)};
+    u.first = ATTN_BLOCK * (i % 2 ? n - 1 - i / 2 : i / 2);
+    return u;
+}
+
+static inline uint64_t attn_units(uint32_t heads, uint32_t n_seq, uint32_t max_len) {
+    return (uint64_t)heads * n_seq * vkm_div_up(max_len, ATTN_BLOCK);
+}
+
+static inline uint32_t attn_min(uint32_t a, uint32_t b) {
+    return a < b ? a : b;
+}
+
+#ifndef VKM_TWIN64
+/* Grid and constants of a kernel over (rows of a sequence, heads, sequences). */
+static inline vkm_launch attn_launch(vkm_stream *s, uint32_t max_len, uint32_t heads,
+                                     uint32_t n_seq, uint32_t head_dim, double work) {
+    int gpu = vkm_dev_class_of(vkm_stream_dev(s)) == VKM_CLASS_GPU;
+    uint32_t local = gpu ? 64 : 8, slice = head_dim;
+    /* accumulators live in registers: a GPU's hold 32 dimensions or so */
+    for (uint32_t n = 2; gpu && slice > 32 && n <= head_dim / 2; n++)
+        if (head_dim % (2 * n) == 0) slice = head_dim / n;
+    uint64_t rows = vkm_round_up(max_len, ATTN_BLOCK); /* with the pad of the last panel */
+    return (vkm_launch){{vkm_div_up(rows, local), heads * (head_dim / slice), n_seq},
+                        {local, head_dim, slice},
+                        work};
+}
+
+static inline void attn_check(const char *kernel, uint32_t heads, uint32_t n_kv,
+                              uint32_t head_dim) {
+    VKM_BUG_ON(head_dim < 2 || head_dim > ATTN_MAX_D || head_dim & 1,
+               "%s: head_dim %u is not an even number up to %d", kernel, head_dim, ATTN_MAX_D);
+    VKM_BUG_ON(!n_kv || !heads || heads / n_kv * n_kv != heads, "%s: %u heads over %u kv heads",
+               kernel, heads, n_kv);
+}
+#endif
+
+#endif

@@ -1,0 +1,170 @@
+/* The forward and decode blocks, for ops/lanes.h; included by attention.c only. */
+#define vec LANES_FN(vec)
+
+/* Scaled scores s[u][i] of lane i with row first + u become weights over the maximum m[i]; lane i
+ * sees rows up to limit[i]. */
+LANES_TARGET static inline void LANES_FN(weights)(vec *s, const real *m, uint32_t first,
+                                                  const uint32_t *limit) {
+    real *x = (real *)s;
+    for (uint32_t u = 0; u < ATTN_STEP; u++)
+        for (uint32_t i = 0; i < LANES; i++) {
+            real e = ldb(stb(vkm_exp(x[u * LANES + i] - m[i])));
+            x[u * LANES + i] = first + u <= limit[i] ? e : 0;
+        }
+}
+
+/* Queries first .. first + LANES - 1 of a sequence, one head; rows up to the end of the panel. */
+LANES_TARGET static void LANES_FN(fwd_lanes)(const vkm_args_attn_fwd *a, attn_seq seq, uint32_t h,
+                                             uint32_t first) {
+    const uint32_t n_dims = a->head_dim, kvh = h / (a->n_heads / a->n_kv);
+    const uint64_t q_row = (uint64_t)a->n_heads * n_dims, kv_row = (uint64_t)a->n_kv * n_dims;
+    const bf16 *k = ref_bf16(a->k) + seq.row0 * kv_row + (uint64_t)kvh * n_dims;
+    const bf16 *v = ref_bf16(a->v) + seq.row0 * kv_row + (uint64_t)kvh * n_dims;
+    const uint32_t end = attn_min(first + LANES, seq.len), last = end - 1;
+    vec q[ATTN_MAX_D], acc[ATTN_MAX_D], total[ATTN_MAX_D], s[ATTN_STEP];
+    real y[ATTN_STEP][ATTN_MAX_D], m[LANES], l[LANES], lc[LANES];
+    uint32_t limit[LANES];
+    const bf16 *rows[LANES];
+
+    for (uint32_t i = 0; i < LANES; i++) {
+        limit[i] = attn_min(first + i, last);
+        rows[i] = ref_bf16(a->q) + (seq.row0 + limit[i]) * q_row + (uint64_t)h * n_dims;
+        m[i] = -INFINITY;
+        l[i] = lc[i] = 0;
+    }
+    LANES_FN(lanes_load)(q, rows, n_dims);
+    for (uint32_t j = 0; j < end; j += ATTN_STEP) {
+        LANES_FN(rows_load)(y, k, kv_row, j, last, n_dims);
+        LANES_FN(dots)(s, q, (attn_rows)y, n_dims);
+        const real *x = (const real *)s;
+        for (uint32_t u = 0; u < ATTN_STEP; u++)
+            for (uint32_t i = 0; i < LANES; i++) {
+                real scaled = x[u * LANES + i] * (real)a->scale;
+                scaled = j + u <= limit[i] ? scaled : -(real)INFINITY;
+                m[i] = scaled > m[i] ? scaled : m[i];
+            }
+    }
+    for (uint32_t i = 0; i < LANES; i++) m[i] = canon(m[i]);
+    for (uint32_t d = 0; d < n_dims; d++) total[d] = acc[d] = (vec){0};
+    for (uint32_t j = 0; j < end; j += ATTN_STEP) {
+        LANES_FN(rows_load)(y, k, kv_row, j, last, n_dims);
+        LANES_FN(dots)(s, q, (attn_rows)y, n_dims);
+        for (uint32_t u = 0; u < ATTN_STEP; u++) s[u] *= (real)a->scale;
+        LANES_FN(weights)(s, m, j, limit);
+        const real *p = (const real *)s;
+        for (uint32_t u = 0; u < ATTN_STEP; u++)
+            for (uint32_t i = 0; i < LANES; i++) lc[i] += p[u * LANES + i];
+        LANES_FN(rows_load)(y, v, kv_row, j, last, n_dims);
+        LANES_FN(add_rows)(acc, s, (attn_rows)y, n_dims);
+        if ((j + ATTN_STEP) % ATTN_CHUNK == 0 || j + ATTN_STEP >= end) {
+            LANES_FN(fold)(total, acc, n_dims);
+            for (uint32_t i = 0; i < LANES; i++) {
+                l[i] += lc[i];
+                lc[i] = 0;
+            }
+        }
+    }
+
+    const uint32_t kp = vkm_op_kp(a->n_heads * n_dims);
+    const uint32_t pad_end = h + 1 == a->n_heads ? kp : (h + 1) * n_dims;
+    bf16 *o = ref_bf16(a->o);
+    for (uint32_t i = 0; i < LANES; i++) {
+        const int pad = first + i >= seq.len;
+        const uint64_t row = seq.row0 + first + i;
+        for (uint32_t d = 0; d < n_dims; d++)
+            o[vkm_op_index(row, h * n_dims + d, kp)] = stb(pad ? 0 : vkm_div(total[d][i], l[i]));
+        for (uint32_t c = (h + 1) * n_dims; c < pad_end; c++) o[vkm_op_index(row, c, kp)] = 0;
+        if (pad) continue;
+        ref_f32(a->m)[row * a->n_heads + h] = m[i];
+        ref_f32(a->l)[row * a->n_heads + h] = canon(l[i]);
+    }
+}
+
+LANES_TARGET static void LANES_FN(fwd_block)(const vkm_args_attn_fwd *a, attn_seq seq, uint32_t h,
+                                             uint32_t first) {
+    for (uint32_t i = 0; i < ATTN_BLOCK && first + i < vkm_round_up(seq.len, ATTN_BLOCK);
+         i += LANES)
+        LANES_FN(fwd_lanes)(a, seq, h, first + i);
+}
+
+/* Up to ATTN_HEADS query heads of one kv head, one row: scores with the lanes along keys, then the
+ * weighted sum with the loop along dimensions. Missing heads repeat the last one. */
+LANES_TARGET static void LANES_FN(decode_heads)(const vkm_args_attn_decode *a, decode_keys keys,
+                                                uint64_t row, uint32_t h0, uint32_t n_heads) {
+    const uint32_t n_dims = a->head_dim;
+    const bf16 *rows[LANES > ATTN_STEP ? LANES : ATTN_STEP];
+    real q[ATTN_HEADS][ATTN_MAX_D], y[ATTN_STEP][ATTN_MAX_D];
+    real acc[ATTN_HEADS][ATTN_MAX_D], total[ATTN_HEADS][ATTN_MAX_D];
+    real m[ATTN_HEADS], l[ATTN_HEADS], lc[ATTN_HEADS];
+    real *scores[ATTN_HEADS];
+    vec k[ATTN_MAX_D];
+
+    for (uint32_t g = 0; g < ATTN_HEADS; g++) {
+        const uint64_t head = row * a->n_heads + h0 + attn_min(g, n_heads - 1);
+        for (uint32_t d = 0; d < n_dims; d++) {
+            q[g][d] = ldb(ref_bf16(a->q)[head * n_dims + d]);
+            acc[g][d] = total[g][d] = 0;
+        }
+        scores[g] = ref_f32(a->scratch) + head * a->max_keys;
+        m[g] = -(real)INFINITY;
+        l[g] = lc[g] = 0;
+    }
+
+    for (uint32_t j = 0; j < keys.n; j += LANES) {
+        for (uint32_t i = 0; i < LANES; i++)
+            rows[i] = decode_row(&keys, keys.k, attn_min(j + i, keys.n - 1));
+        LANES_FN(lanes_load)(k, rows, n_dims);
+        vec s[ATTN_HEADS] = {{0}};
+        for (uint32_t d = 0; d < n_dims; d++) {
+            s[0] += k[d] * q[0][d];
+            s[1] += k[d] * q[1][d];
+            s[2] += k[d] * q[2][d];
+            s[3] += k[d] * q[3][d];
+        }
+        for (uint32_t g = 0; g < n_heads; g++)
+            for (uint32_t i = 0; i < LANES && j + i < keys.n; i++)
+                scores[g][j + i] = canon(s[g][i] * (real)a->scale);
+    }
+    for (uint32_t g = 0; g < n_heads; g++) {
+        real *x = scores[g];
+        for (uint32_t j = 0; j < keys.n; j++) m[g] = x[j] > m[g] ? x[j] : m[g];
+        for (uint32_t j = 0; j < keys.n; j++) x[j] = ldb(stb(vkm_exp(x[j] - m[g])));
+    }
+
+    for (uint32_t j = 0; j < keys.n; j += ATTN_STEP) {
+        for (uint32_t u = 0; u < ATTN_STEP; u++) {
+            const bf16 *v = decode_row(&keys, keys.v, attn_min(j + u, keys.n - 1));
+            for (uint32_t d = 0; d < n_dims; d++) y[u][d] = ldb(v[d]);
+        }
+        for (uint32_t g = 0; g < n_heads; g++) {
+            real p[ATTN_STEP];
+            for (uint32_t u = 0; u < ATTN_STEP; u++) {
+                p[u] = j + u < keys.n ? scores[g][j + u] : 0;
+                lc[g] += p[u];
+            }
+            for (uint32_t d = 0; d < n_dims; d++) {
+                real t = acc[g][d];
+                for (uint32_t u = 0; u < ATTN_STEP; u++) t = madd(p[u], y[u][d], t);
+                acc[g][d] = t;
+            }
+        }
+        if ((j + ATTN_STEP) % ATTN_CHUNK && j + ATTN_STEP < keys.n) continue;
+        for (uint32_t g = 0; g < n_heads; g++) {
+            l[g] += lc[g];
+            lc[g] = 0;
+            for (uint32_t d = 0; d < n_dims; d++) {
+                total[g][d] += acc[g][d];
+                acc[g][d] = 0;
+            }
+        }
+    }
+
+    const uint32_t kp = vkm_op_kp(a->n_heads * n_dims);
+    bf16 *o = ref_bf16(a->o);
+    for (uint32_t g = 0; g < n_heads; g++)
+        for (uint32_t d = 0; d < n_dims; d++)
+            o[vkm_op_index(row, (h0 + g) * n_dims + d, kp)] = stb(vkm_div(total[g][d], l[g]));
+    if (h0 + n_heads == a->n_heads)
+        for (uint32_t c = a->n_heads * n_dims; c < kp; c++) o[vkm_op_index(row, c, kp)] = 0;
+}
+#undef vec

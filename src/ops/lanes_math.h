@@ -1,0 +1,67 @@
+/* Arithmetic over LANES rows at once, for ops/lanes.h: no guard, it is included once for each
+ * instruction set. A "row" is head_dim bf16 elements; lane rows lie transposed, element d of all
+ * lanes together. */
+typedef real LANES_FN(vec) __attribute__((vector_size(LANES * sizeof(real))));
+#define vec LANES_FN(vec)
+
+/* x[d] = element d of LANES rows. */
+LANES_TARGET static inline void LANES_FN(lanes_load)(vec *x, const bf16 *const *rows, uint32_t n) {
+    for (uint32_t i = 0; i < LANES; i++)
+        for (uint32_t d = 0; d < n; d++) x[d][i] = ldb(rows[i][d]);
+}
+
+/* y[u] = row first + u of rows that are `stride` apart, the last row repeated from `last` on. */
+LANES_TARGET static inline void LANES_FN(rows_load)(real (*restrict y)[ATTN_MAX_D],
+                                                    const bf16 *rows, uint64_t stride,
+                                                    uint32_t first, uint32_t last, uint32_t n) {
+    for (uint32_t u = 0; u < ATTN_STEP; u++) {
+        const bf16 *row = rows + attn_min(first + u, last) * stride;
+        for (uint32_t d = 0; d < n; d++) y[u][d] = ldb(row[d]);
+    }
+}
+
+/* s[u] = dot of each lane's row with y[u]. */
+LANES_TARGET static inline void LANES_FN(dots)(vec *restrict s, const vec *restrict x, attn_rows y,
+                                               uint32_t n) {
+    vec s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0}, s4 = {0}, s5 = {0}, s6 = {0}, s7 = {0};
+    for (uint32_t d = 0; d < n; d++) {
+        s0 += x[d] * y[0][d];
+        s1 += x[d] * y[1][d];
+        s2 += x[d] * y[2][d];
+        s3 += x[d] * y[3][d];
+        s4 += x[d] * y[4][d];
+        s5 += x[d] * y[5][d];
+        s6 += x[d] * y[6][d];
+        s7 += x[d] * y[7][d];
+    }
+    s[0] = s0, s[1] = s1, s[2] = s2, s[3] = s3, s[4] = s4, s[5] = s5, s[6] = s6, s[7] = s7;
+}
+
+/* acc[d] += p[u] * y[u][d] for u ascending. */
+LANES_TARGET static inline void LANES_FN(add_rows)(vec *restrict acc, const vec *restrict p,
+                                                   attn_rows y, uint32_t n) {
+    const vec p0 = p[0], p1 = p[1], p2 = p[2], p3 = p[3], p4 = p[4], p5 = p[5], p6 = p[6],
+              p7 = p[7];
+    for (uint32_t d = 0; d < n; d++) {
+        vec t = acc[d];
+        t += p0 * y[0][d];
+        t += p1 * y[1][d];
+        t += p2 * y[2][d];
+        t += p3 * y[3][d];
+        t += p4 * y[4][d];
+        t += p5 * y[5][d];
+        t += p6 * y[6][d];
+        t += p7 * y[7][d];
+        acc[d] = t;
+    }
+}
+
+/* total += acc, acc = 0 */
+LANES_TARGET static inline void LANES_FN(fold)(vec *restrict total, vec *restrict acc, uint32_t n) {
+    for (uint32_t d = 0; d < n; d++) {
+        total[d] += acc[d];
+        acc[d] = (vec){0};
+    }
+}
+_Static_assert(ATTN_STEP == 8, "dots and add_rows are written out for eight rows");
+#undef vec
