@@ -345,22 +345,22 @@ static void test_shaders_keep_the_cut_rule(void **state) {
         print_message("SKIP: the sources are not at " VKM_SOURCE_DIR "\n");
         skip();
     }
-    for (const struct dirent *e; (e = readdir(folder));) {
+    for (const struct dirent *e; folder && (e = readdir(folder));) {
         char path[512], line[512];
         if (e->d_name[0] == '.') continue;
         snprintf(path, sizeof path, VKM_SOURCE_DIR "/shaders/%s", e->d_name);
         FILE *f = fopen(path, "r");
-        assert_non_null(f);
-        while (fgets(line, sizeof line, f)) {
+        if (!f) fail_msg("%s cannot be read", path);
+        while (f && fgets(line, sizeof line, f)) {
             const char *at = strstr(line, "gl_NumWorkGroups");
             if (!at) continue;
             seen++;
             if (strstr(e->d_name, ".comp") || strncmp(at + 16, ".x", 2) != 0)
                 fail_msg("%s uses gl_NumWorkGroups: %s", e->d_name, line);
         }
-        (void)fclose(f);
+        if (f) (void)fclose(f);
     }
-    (void)closedir(folder);
+    if (folder) (void)closedir(folder);
     assert_true(seen > 0);
 }
 

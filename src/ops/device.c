@@ -16,7 +16,9 @@ enum {
     SOFT_N = 8192, /* of each software function */
     GEMM_M = 40,   /* not a multiple of the panel height */
     GEMM_N = 72,
-    GEMM_K = 520, /* two whole chunks and a part of one */
+    NORM_ROWS = 23,  /* not a multiple of the panel height */
+    NORM_COLS = 200, /* some lanes sum one more */
+    GEMM_K = 520,    /* two whole chunks and a part of one */
     N_SPECIAL = 8,
 };
 
@@ -26,8 +28,10 @@ typedef struct bench {
     vkm_stream *stream;
     vkm_mem *mem;
     vkm_tensor x, y, w;    /* f32 (N) normal */
+    vkm_tensor positive;   /* f32 (SOFT_N) |x| */
     vkm_tensor sx, sy, sw; /* f32 (N_SPECIAL) */
     vkm_tensor a, b;       /* operands (GEMM_M, GEMM_K), (GEMM_N, GEMM_K) */
+    vkm_tensor o;          /* operand results */
     vkm_tensor z;          /* f32 (N) results */
 } bench;
 
@@ -37,6 +41,7 @@ typedef struct probe {
     void (*record)(const bench *b, uint32_t which);
     uint32_t which, n;                                    /* results in z */
     void (*inform)(vkm_probe_row *row, const float *got); /* of a probe that is not required */
+    int operand; /* the n words compared are pairs of bf16 in o, not floats in z */
 } probe;
 
 /* ---- the table
@@ -57,10 +62,22 @@ static void record_soft(const bench *b, uint32_t function) {
            .function = function);
 }
 
+/* Of what has no result below zero. */
+static void record_soft_positive(const bench *b, uint32_t function) {
+    VKM_OP(b->stream, softmath_probe, .x = b->positive, .y = b->y, .z = b->z, .n = SOFT_N,
+           .function = function);
+}
+
 static void record_gemm(const bench *b, uint32_t which) {
     (void)which;
     VKM_OP(b->stream, gemm, .a = b->a, .b = b->b, .c = b->z, .m = GEMM_M, .n = GEMM_N, .k = GEMM_K,
            .kpa = GEMM_K, .kpb = GEMM_K, .ldc = GEMM_N);
+}
+
+static void record_rmsnorm(const bench *b, uint32_t which) {
+    (void)which;
+    VKM_OP(b->stream, rmsnorm_fwd, .x = b->x, .gain = b->y, .y = b->o, .rstd = b->z,
+           .n_rows = NORM_ROWS, .n_cols = NORM_COLS, .eps = 1e-6f);
 }
 
 /* Rows of the special inputs; see `special` below. */
@@ -92,13 +109,15 @@ static const probe probes[] = {
     {"times_zero", "x * 0 of finite x", 1, record_arith, 6, N, NULL},
     {"minus_self", "x - x of finite x", 1, record_arith, 7, N, NULL},
     {"exp", "the software exp", 1, record_soft, 0, SOFT_N, NULL},
-    {"log", "the software log", 1, record_soft, 1, SOFT_N, NULL},
+    {"log", "the software log", 1, record_soft_positive, 1, SOFT_N, NULL},
     {"div", "the software division", 1, record_soft, 2, SOFT_N, NULL},
-    {"sqrt", "the software square root", 1, record_soft, 3, SOFT_N, NULL},
-    {"rsqrt", "the software 1 / sqrt", 1, record_soft, 4, SOFT_N, NULL},
+    {"sqrt", "the software square root", 1, record_soft_positive, 3, SOFT_N, NULL},
+    {"rsqrt", "the software 1 / sqrt", 1, record_soft_positive, 4, SOFT_N, NULL},
     {"sigmoid", "the software sigmoid", 1, record_soft, 7, SOFT_N, NULL},
     {"silu", "the software silu", 1, record_soft, 8, SOFT_N, NULL},
     {"gemm", "a product with sums in chunks of 256", 1, record_gemm, 0, GEMM_M *GEMM_N, NULL},
+    {"rmsnorm", "a norm over rows, sums over 64 lanes", 1, record_rmsnorm, 0, 32 * NORM_COLS / 2,
+     NULL, 1},
     {"fused_fma", "whether fma() rounds once", 0, record_special, 8, N_SPECIAL, inform_fma},
     {"denormals", "whether denormals survive a product", 0, record_special, 9, N_SPECIAL,
      inform_denormals},
@@ -125,7 +144,7 @@ static float normal(uint32_t *state) {
 }
 
 typedef struct inputs {
-    float x[N], y[N], w[N];
+    float x[N], y[N], w[N], positive[SOFT_N];
     uint16_t a[(GEMM_M + 15) / 16 * 16 * GEMM_K], b[(GEMM_N + 15) / 16 * 16 * GEMM_K];
     float want[N], got[N];
 } inputs;
@@ -146,6 +165,7 @@ static void fill_inputs(inputs *in) {
         in->x[i] = normal(&state);
         in->y[i] = normal(&state);
         in->w[i] = normal(&state);
+        if (i < SOFT_N) in->positive[i] = in->x[i] < 0 ? -in->x[i] : in->x[i];
     }
     fill_operand(in->a, GEMM_M, &state);
     fill_operand(in->b, GEMM_N, &state);
@@ -161,6 +181,8 @@ static vkm_status set_up(bench *b, vkm_dev *dev, const inputs *in, vkm_err *err)
     vkm_plan_add(p, &b->y, VKM_F32, N, "probes");
     vkm_plan_add(p, &b->w, VKM_F32, N, "probes");
     vkm_plan_add(p, &b->z, VKM_F32, N, "probes");
+    vkm_plan_add(p, &b->o, VKM_BF16, N, "probes");
+    vkm_plan_add(p, &b->positive, VKM_F32, SOFT_N, "probes");
     vkm_plan_add(p, &b->sx, VKM_F32, N_SPECIAL, "probes");
     vkm_plan_add(p, &b->sy, VKM_F32, N_SPECIAL, "probes");
     vkm_plan_add(p, &b->sw, VKM_F32, N_SPECIAL, "probes");
@@ -171,8 +193,10 @@ static vkm_status set_up(bench *b, vkm_dev *dev, const inputs *in, vkm_err *err)
     const struct {
         vkm_tensor t;
         const void *src;
-    } copies[] = {{b->x, in->x},      {b->y, in->y},      {b->w, in->w}, {b->sx, special_x},
-                  {b->sy, special_y}, {b->sw, special_w}, {b->a, in->a}, {b->b, in->b}};
+    } copies[] = {
+        {b->x, in->x},      {b->y, in->y},      {b->w, in->w},      {b->positive, in->positive},
+        {b->sx, special_x}, {b->sy, special_y}, {b->sw, special_w}, {b->a, in->a},
+        {b->b, in->b}};
     for (size_t i = 0; i < VKM_COUNTOF(copies); i++)
         if (vkm_write(dev, copies[i].t, copies[i].src, err)) return err->status;
     return VKM_OK;
@@ -186,7 +210,8 @@ static void tear_down(bench *b) {
 static vkm_status run_on(const bench *b, const probe *p, float *out, vkm_err *err) {
     p->record(b, p->which);
     if (vkm_stream_flush(b->stream, err)) return err->status;
-    return vkm_read(b->dev, vkm_view(b->z, 0, p->n), out, err);
+    vkm_tensor result = p->operand ? vkm_view(b->o, 0, 2ull * p->n) : vkm_view(b->z, 0, p->n);
+    return vkm_read(b->dev, result, out, err);
 }
 
 static int same(float a, float b) {

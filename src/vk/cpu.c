@@ -68,7 +68,8 @@ static void run_node(vkm_dev *dev, const vkm_node *node) {
     uint32_t state = DEFAULT_STATE | (dev->options.flush_denormals && !oracle ? FLUSH : 0);
     /* waking the team costs more than a small kernel */
     int threads = node->how.work < 20000 && !dev->options.thread_all ? 1 : dev->threads;
-#pragma omp parallel num_threads(threads)
+    omp_set_num_threads(threads);
+#pragma omp parallel
     {
         uint32_t saved = fp_state_get();
         fp_state_set(state);
