@@ -1,0 +1,150 @@
+/* The backward pass, layer by layer from the saved inputs; each layer's forward is recomputed.
+ * Gradients with respect to the adapter's factors go to the group sums; the bare weights are
+ * frozen. */
+#include "model/forward.h"
+
+/* From dy, an operand (T, d_out): adds to the module's group gradients and to w->df, and writes
+ * dx = W^T dy + sum_e xs_e (dA_e^T (v+z) + A0_e^T z) (+ res). x is the Linear's input operand. */
+static void adapted_linear_bwd(const vkm_pass *p, uint32_t layer, vkm_linear_id id, vkm_tensor x,
+                               vkm_tensor dy, const vkm_tensor *res, vkm_tensor dx) {
+    vkm_work *w = p->w;
+    vkm_layer_grads *g = &w->grads;
+    const vkm_adapter *a = p->adapter;
+    const vkm_linear *lin = &w->model->layers[layer].lin[id];
+    const vkm_module *mod = &a->modules[layer * VKM_N_LINEARS + id];
+    uint32_t rp = vkm_lora_rp(a), kper = vkm_lora_kper(a), er = a->n_experts * a->rank;
+    uint32_t kp = vkm_op_kp(lin->d_out), t = w->n_rows;
+    vkm_tensor in_t = vkm_view(g->in_t, 0, vkm_op_size(lin->d_in, t));
+    vkm_tensor dy_t = vkm_view(g->dy_t, 0, vkm_op_size(lin->d_out, t));
+    vkm_tensor pt = vkm_view(g->pt, 0, vkm_op_size(er, t));
+    vkm_tensor ht = vkm_view(w->acts.ht[id], 0, vkm_op_size(er, t));
+
+    VKM_OP(p->s, gemm, .a = dy, .b = mod->back, .c = w->t, .m = t, .n = 2 * rp, .k = kp, .kpa = kp,
+           .kpb = kp, .ldc = 2 * rp);
+    VKM_OP(p->s, lora_mid_bwd, .t = w->t, .uh = w->acts.uh[id], .row_seq = w->row_seq, .pz = g->pz,
+           .pt = pt, .df = g->df_tok, .n_rows = t, .n_experts = a->n_experts, .rank = a->rank);
+    VKM_OP(p->s, seq_sum, .x = g->df_tok, .seqs = w->seqs, .acc = w->df, .n_seq = w->n_seq,
+           .n_cols = a->n_experts);
+    if (dx.dtype == VKM_BF16)
+        VKM_OP(p->s, linear_bf16, .a = dy, .b = lin->wt, .a2 = g->pz, .b2 = mod->back_x,
+               .scale = w->xs, .row_seq = w->row_seq, .c = dx, .m = t, .n = lin->d_in, .k = kp,
+               .kper = kper, .n_experts = a->n_experts);
+    else
+        VKM_OP(p->s, linear, .a = dy, .b = lin->wt, .a2 = g->pz, .b2 = mod->back_x, .scale = w->xs,
+               .row_seq = w->row_seq, .res = res ? *res : dx, .c = dx, .m = t, .n = lin->d_in,
+               .k = kp, .kper = kper, .n_experts = a->n_experts, .has_res = res != NULL);
+
+    VKM_OP(p->s, pack_transpose, .x = x, .row_seq = w->row_seq, .y = in_t, .n_rows = t,
+           .n_cols = lin->d_in, .has_seq = 1);
+    VKM_OP(p->s, gemm_seg, .a = pt, .b = in_t, .seqs = w->seqs, .scale = w->g,
+           .c = mod->group_grad[0], .m = er, .n = lin->d_in, .kpa = t, .kpb = t, .n_seq = w->n_seq,
+           .rows_per_scale = a->rank, .scale_stride = a->n_experts);
+    VKM_OP(p->s, pack_transpose, .x = dy, .row_seq = w->row_seq, .y = dy_t, .n_rows = t,
+           .n_cols = lin->d_out, .has_seq = 1);
+    VKM_OP(p->s, gemm_seg, .a = ht, .b = dy_t, .seqs = w->seqs, .scale = w->g,
+           .c = mod->group_grad[1], .m = er, .n = lin->d_out, .kpa = t, .kpb = t, .n_seq = w->n_seq,
+           .rows_per_scale = a->rank, .scale_stride = a->n_experts);
+}
+
+/* Gradient of RoPE and the per-head norm: dq or dk (T, heads D) fp32 to the Linear's dy operand. */
+static void norm_and_rope_bwd(const vkm_pass *p, vkm_tensor gain, vkm_tensor x, vkm_tensor rstd,
+                              vkm_tensor dy, vkm_tensor dnormed, vkm_tensor dx16,
+                              uint32_t n_heads) {
+    vkm_work *w = p->w;
+    const vkm_model *m = w->model;
+    VKM_OP(p->s, rope_bwd, .dy = dy, .cos = m->cos, .sin = m->sin, .pos = w->pos, .dx = dnormed,
+           .n_rows = w->n_rows, .n_heads = n_heads, .head_dim = m->dims.D);
+    if (m->dims.qk_norm)
+        VKM_OP(p->s, headnorm_bwd, .dy = dnormed, .x = x, .gain = gain, .rstd = rstd, .dx = dx16,
+               .n_rows = w->n_rows, .n_heads = n_heads, .head_dim = m->dims.D);
+    else
+        VKM_OP(p->s, pack_f32, .x = dnormed, .y = dx16, .n_rows = w->n_rows,
+               .n_cols = n_heads * m->dims.D, .ldx = n_heads * m->dims.D);
+}
+
+static void pack_residual(const vkm_pass *p) {
+    vkm_work *w = p->w;
+    uint32_t c = w->model->dims.C;
+    VKM_OP(p->s, pack_f32, .x = w->grads.dx, .y = w->grads.dx16, .n_rows = w->n_rows, .n_cols = c,
+           .ldx = c);
+}
+
+static void attention_bwd(const vkm_pass *p, uint32_t i) {
+    vkm_work *w = p->w;
+    vkm_layer_acts *a = &w->acts;
+    vkm_layer_grads *g = &w->grads;
+    const vkm_model_config *d = &w->model->dims;
+    float scale = vkm_attn_scale(d);
+    VKM_OP(p->s, attn_dr, .do_ = g->dout, .o = a->o, .dr = g->dr, .n_rows = w->n_rows,
+           .n_heads = d->H, .head_dim = d->D);
+    VKM_OP(p->s, attn_bwd_dq, .q = a->qr, .k = a->kr, .v = a->v, .do_ = g->dout, .m = a->m,
+           .l = a->l, .dr = g->dr, .seqs = w->seqs, .dq = g->dq, .n_seq = w->n_seq,
+           .max_len = w->max_len, .n_heads = d->H, .n_kv = d->K, .head_dim = d->D, .scale = scale);
+    VKM_OP(p->s, attn_bwd_dkv, .q = a->qr, .k = a->kr, .v = a->v, .do_ = g->dout, .m = a->m,
+           .l = a->l, .dr = g->dr, .seqs = w->seqs, .dk = g->dk, .dv = g->dv16, .n_seq = w->n_seq,
+           .max_len = w->max_len, .n_heads = d->H, .n_kv = d->K, .head_dim = d->D, .scale = scale);
+    const vkm_layer *layer = &w->model->layers[i];
+    norm_and_rope_bwd(p, layer->norm_q, a->q, a->rstdq, g->dq, g->dqn, g->dq16, d->H);
+    norm_and_rope_bwd(p, layer->norm_k, a->k, a->rstdk, g->dk, g->dkn, g->dk16, d->K);
+}
+
+/* g->dx enters as the gradient of the layer's output and leaves as that of its input. */
+static void layer_bwd(const vkm_pass *p, uint32_t i) {
+    vkm_work *w = p->w;
+    vkm_layer_acts *a = &w->acts;
+    vkm_layer_grads *g = &w->grads;
+    const vkm_model_config *d = &w->model->dims;
+    const vkm_layer *layer = &w->model->layers[i];
+    vkm_pass again = *p;
+    again.pool = 0;
+    vkm_layer_forward(&again, i, w->x[i], w->x[i + 1]);
+
+    pack_residual(p);
+    adapted_linear_bwd(p, i, VKM_LIN_DOWN, a->act, g->dx16, NULL, g->dact);
+    VKM_OP(p->s, swiglu_bwd, .gate = a->gate, .up = a->up, .dy = g->dact, .dgate = g->dgate,
+           .dup = g->dup, .n_rows = w->n_rows, .n_cols = d->F);
+    adapted_linear_bwd(p, i, VKM_LIN_GATE, a->n2, g->dgate, NULL, g->dn);
+    adapted_linear_bwd(p, i, VKM_LIN_UP, a->n2, g->dup, &g->dn, g->dn);
+    VKM_OP(p->s, rmsnorm_bwd, .dy = g->dn, .x = a->xmid, .gain = layer->norm_mlp, .rstd = a->rstd2,
+           .dx = g->dx, .n_rows = w->n_rows, .n_cols = d->C, .accumulate = 1);
+
+    pack_residual(p);
+    adapted_linear_bwd(p, i, VKM_LIN_O, a->o, g->dx16, NULL, g->dout);
+    attention_bwd(p, i);
+    adapted_linear_bwd(p, i, VKM_LIN_Q, a->n1, g->dq16, NULL, g->dn);
+    adapted_linear_bwd(p, i, VKM_LIN_K, a->n1, g->dk16, &g->dn, g->dn);
+    adapted_linear_bwd(p, i, VKM_LIN_V, a->n1, g->dv16, &g->dn, g->dn);
+    VKM_OP(p->s, rmsnorm_bwd, .dy = g->dn, .x = w->x[i], .gain = layer->norm_attn, .rstd = a->rstd1,
+           .dx = g->dx, .n_rows = w->n_rows, .n_cols = d->C, .accumulate = 1);
+}
+
+/* From w->coef to g->dx: the logits of a bounded number of rows are made again. */
+static void head_bwd(const vkm_pass *p) {
+    vkm_work *w = p->w;
+    const vkm_model *m = w->model;
+    uint32_t c = m->dims.C, v = m->dims.V, kp = vkm_op_kp(c), kv = vkm_op_kp(v);
+    for (uint32_t row = 0; row < w->n_comp; row += w->max.logit_rows) {
+        uint32_t n = w->n_comp - row < w->max.logit_rows ? w->n_comp - row : w->max.logit_rows;
+        VKM_OP(p->s, gemm, .a = vkm_view(w->nc, (uint64_t)row * kp, vkm_op_size(n, c)),
+               .b = m->head, .c = w->logits, .m = n, .n = v, .k = kp, .kpa = kp, .kpb = kp,
+               .ldc = v);
+        VKM_OP(p->s, logits_bwd, .logits = w->logits, .targets = vkm_view(w->targets, row, n),
+               .m = vkm_view(w->m, row, n), .l = vkm_view(w->l, row, n),
+               .coef = vkm_view(w->coef, row, n), .d = w->dlogits, .n_rows = n, .n_vocab = v);
+        VKM_OP(p->s, gemm, .a = w->dlogits, .b = m->head_t,
+               .c = vkm_view(w->dnc, (uint64_t)row * c, (uint64_t)n * c), .m = n, .n = c, .k = kv,
+               .kpa = kv, .kpb = kv, .ldc = c);
+    }
+    VKM_OP(p->s, rmsnorm_bwd, .dy = w->dnc, .x = w->xc, .gain = m->norm_final, .rstd = w->rstdc,
+           .dx = w->dxc, .n_rows = w->n_comp, .n_cols = c, .accumulate = 0);
+    VKM_OP(p->s, zero, .y = w->grads.dx, .n = w->n_rows * c);
+    VKM_OP(p->s, scatter_rows, .x = w->dxc, .rows = w->comp_rows, .y = w->grads.dx,
+           .n_rows = w->n_comp, .n_cols = c);
+}
+
+void vkm_backward(const vkm_pass *p) {
+    vkm_work *w = p->w;
+    VKM_OP(p->s, zero, .y = w->df, .n = w->n_seq * p->adapter->n_experts);
+    head_bwd(p);
+    for (uint32_t i = w->model->dims.L; i-- > 0;) layer_bwd(p, i);
+}

@@ -1,0 +1,122 @@
+/* The forward pass: embedding, layers, output head. Reads as the data flows. */
+#include "model/forward.h"
+
+#include "model/decode.h"
+
+static vkm_tensor rows_of(vkm_tensor t, uint64_t n) {
+    return vkm_view(t, 0, n);
+}
+
+/* y = W x + sum_e f_e expert_e(x) (+ res), x an operand (T, d_in). */
+static void adapted_linear(const vkm_pass *p, uint32_t layer, vkm_linear_id id, vkm_tensor x,
+                           const vkm_tensor *res, vkm_tensor y) {
+    vkm_work *w = p->w;
+    const vkm_linear *lin = &w->model->layers[layer].lin[id];
+    vkm_tensor uh = x, up = lin->w; /* unread when there is no adapter */
+    uint32_t n_experts = 0, kper = 0;
+    if (p->adapter) {
+        const vkm_adapter *a = p->adapter;
+        uint32_t m = layer * VKM_N_LINEARS + id, rp = vkm_lora_rp(a);
+        const vkm_module *mod = &a->modules[m];
+        n_experts = a->n_experts;
+        kper = vkm_lora_kper(a);
+        up = mod->up;
+        uh = w->acts.uh[id];
+        VKM_OP(p->s, gemm, .a = x, .b = mod->down, .c = w->t, .m = w->n_rows, .n = 2 * rp,
+               .k = vkm_op_kp(lin->d_in), .kpa = vkm_op_kp(lin->d_in), .kpb = vkm_op_kp(lin->d_in),
+               .ldc = 2 * rp);
+        VKM_OP(p->s, lora_mid_fwd, .t = w->t, .row_seq = w->row_seq, .uh = uh, .h = w->h,
+               .ht = w->acts.ht[id], .n_rows = w->n_rows, .n_experts = n_experts, .rank = a->rank);
+        if (p->pool)
+            VKM_OP(p->s, pool_fwd, .h = w->h, .seqs = w->seqs, .pooled = w->pooled,
+                   .n_seq = w->n_seq, .ldh = n_experts * a->rank, .rank = a->rank, .module = m,
+                   .n_modules = a->n_modules);
+    }
+    if (y.dtype == VKM_BF16)
+        VKM_OP(p->s, linear_bf16, .a = x, .b = lin->w, .a2 = uh, .b2 = up, .scale = w->f,
+               .row_seq = w->row_seq, .c = y, .m = w->n_rows, .n = lin->d_out,
+               .k = vkm_op_kp(lin->d_in), .kper = kper, .n_experts = n_experts);
+    else
+        VKM_OP(p->s, linear, .a = x, .b = lin->w, .a2 = uh, .b2 = up, .scale = w->f,
+               .row_seq = w->row_seq, .res = res ? *res : y, .c = y, .m = w->n_rows,
+               .n = lin->d_out, .k = vkm_op_kp(lin->d_in), .kper = kper, .n_experts = n_experts,
+               .has_res = res != NULL);
+}
+
+/* Per-head norm (where the model has one) and RoPE of q or k. */
+static void norm_and_rope(const vkm_pass *p, vkm_tensor gain, vkm_tensor x, vkm_tensor normed,
+                          vkm_tensor rstd, vkm_tensor y, uint32_t n_heads) {
+    vkm_work *w = p->w;
+    const vkm_model *m = w->model;
+    if (m->dims.qk_norm)
+        VKM_OP(p->s, headnorm_fwd, .x = x, .gain = gain, .y = normed, .rstd = rstd,
+               .n_rows = w->n_rows, .n_heads = n_heads, .head_dim = m->dims.D,
+               .eps = (float)m->dims.norm_eps);
+    VKM_OP(p->s, rope_fwd, .x = m->dims.qk_norm ? normed : x, .cos = m->cos, .sin = m->sin,
+           .pos = w->pos, .y = y, .n_rows = w->n_rows, .n_heads = n_heads, .head_dim = m->dims.D);
+}
+
+void vkm_layer_forward(const vkm_pass *p, uint32_t i, vkm_tensor x, vkm_tensor y) {
+    vkm_work *w = p->w;
+    vkm_layer_acts *a = &w->acts;
+    const vkm_model_config *d = &w->model->dims;
+    const vkm_layer *layer = &w->model->layers[i];
+    vkm_tensor kr = p->k ? p->k[i] : a->kr, v = p->v ? p->v[i] : a->v;
+
+    VKM_OP(p->s, rmsnorm_fwd, .x = x, .gain = layer->norm_attn, .y = a->n1, .rstd = a->rstd1,
+           .n_rows = w->n_rows, .n_cols = d->C, .eps = (float)d->norm_eps);
+    adapted_linear(p, i, VKM_LIN_Q, a->n1, NULL, a->q);
+    adapted_linear(p, i, VKM_LIN_K, a->n1, NULL, a->k);
+    adapted_linear(p, i, VKM_LIN_V, a->n1, NULL, v);
+    norm_and_rope(p, layer->norm_q, a->q, a->qn, a->rstdq, a->qr, d->H);
+    norm_and_rope(p, layer->norm_k, a->k, a->kn, a->rstdk, kr, d->K);
+    if (p->decode)
+        vkm_decode_attention(p->decode, p->s, w, i, kr, v);
+    else
+        VKM_OP(p->s, attn_fwd, .q = a->qr, .k = kr, .v = v, .seqs = w->seqs, .o = a->o, .m = a->m,
+               .l = a->l, .n_seq = w->n_seq, .max_len = w->max_len, .n_heads = d->H, .n_kv = d->K,
+               .head_dim = d->D, .scale = vkm_attn_scale(d));
+    adapted_linear(p, i, VKM_LIN_O, a->o, &x, a->xmid);
+
+    VKM_OP(p->s, rmsnorm_fwd, .x = a->xmid, .gain = layer->norm_mlp, .y = a->n2, .rstd = a->rstd2,
+           .n_rows = w->n_rows, .n_cols = d->C, .eps = (float)d->norm_eps);
+    adapted_linear(p, i, VKM_LIN_GATE, a->n2, NULL, a->gate);
+    adapted_linear(p, i, VKM_LIN_UP, a->n2, NULL, a->up);
+    VKM_OP(p->s, swiglu_fwd, .gate = a->gate, .up = a->up, .y = a->act, .n_rows = w->n_rows,
+           .n_cols = d->F);
+    adapted_linear(p, i, VKM_LIN_DOWN, a->act, &a->xmid, y);
+}
+
+vkm_tensor vkm_forward(const vkm_pass *p) {
+    vkm_work *w = p->w;
+    const vkm_model_config *d = &w->model->dims;
+    uint32_t n_streams = w->max.trains ? d->L + 1 : 2;
+    VKM_OP(p->s, embed_fwd, .table = w->model->embed, .tokens = w->tokens, .x = w->x[0],
+           .n_rows = w->n_rows, .n_cols = d->C, .n_vocab = d->V);
+    for (uint32_t i = 0; i < d->L; i++)
+        vkm_layer_forward(p, i, w->x[i % n_streams], w->x[(i + 1) % n_streams]);
+    return w->x[d->L % n_streams];
+}
+
+void vkm_head_forward(const vkm_pass *p, vkm_tensor x_final) {
+    vkm_work *w = p->w;
+    const vkm_model *m = w->model;
+    uint32_t c = m->dims.C, v = m->dims.V, nb = (v + 255) / 256, kp = vkm_op_kp(c);
+    VKM_OP(p->s, gather_rows, .x = x_final, .rows = w->comp_rows, .y = w->xc, .n_rows = w->n_comp,
+           .n_cols = c);
+    VKM_OP(p->s, rmsnorm_fwd, .x = w->xc, .gain = m->norm_final, .y = w->nc, .rstd = w->rstdc,
+           .n_rows = w->n_comp, .n_cols = c, .eps = (float)m->dims.norm_eps);
+    for (uint32_t row = 0; row < w->n_comp; row += w->max.logit_rows) {
+        uint32_t n = w->n_comp - row < w->max.logit_rows ? w->n_comp - row : w->max.logit_rows;
+        VKM_OP(p->s, gemm, .a = vkm_view(w->nc, (uint64_t)row * kp, vkm_op_size(n, c)),
+               .b = m->head, .c = w->logits, .m = n, .n = v, .k = kp, .kpa = kp, .kpb = kp,
+               .ldc = v);
+        VKM_OP(p->s, lse_block, .logits = rows_of(w->logits, (uint64_t)n * v),
+               .mb = rows_of(w->mb, (uint64_t)n * nb), .lb = rows_of(w->lb, (uint64_t)n * nb),
+               .sb = rows_of(w->sb, (uint64_t)n * nb), .n_rows = n, .n_vocab = v);
+        VKM_OP(p->s, lse_combine, .logits = w->logits, .mb = w->mb, .lb = w->lb, .sb = w->sb,
+               .targets = vkm_view(w->targets, row, n), .m = vkm_view(w->m, row, n),
+               .l = vkm_view(w->l, row, n), .logp = vkm_view(w->logp, row, n),
+               .entropy = vkm_view(w->entropy, row, n), .n_rows = n, .n_vocab = v);
+    }
+}

@@ -1,0 +1,111 @@
+/* The forward pass over token rows, and the workspace that forward, backward and decoding share. */
+#ifndef VKM_FORWARD_H
+#define VKM_FORWARD_H
+
+#include "model/lora2r.h"
+
+/* One sequence of a batch: tokens[0..len); the completion is tokens[comp0..len), comp0 >= 1. */
+typedef struct vkm_seq {
+    const uint32_t *tokens;
+    uint32_t len, comp0;
+} vkm_seq;
+
+/* Largest batch that a workspace takes. */
+typedef struct vkm_work_limits {
+    uint32_t rows;       /* token rows, each sequence rounded up to 16 */
+    uint32_t seqs;       /* sequences, or rows of a decode */
+    uint32_t logit_rows; /* rows whose logits exist at one time, a multiple of 16 */
+    int trains;          /* keep every layer's input and the buffers of the backward pass */
+} vkm_work_limits;
+
+/* Buffers of one layer's forward pass; the backward pass recomputes them layer by layer. */
+typedef struct vkm_layer_acts {
+    vkm_tensor n1, rstd1;                            /* operand (T,C); (T) */
+    vkm_tensor q, k, qn, kn, rstdq, rstdk;           /* (T,H D) (T,K D) fp32; (T,H) (T,K) */
+    vkm_tensor qr, kr, v;                            /* row-major bf16 */
+    vkm_tensor o, m, l;                              /* operand (T,H D); (T,H) */
+    vkm_tensor xmid;                                 /* (T,C) fp32 */
+    vkm_tensor n2, rstd2;                            /* operand (T,C); (T) */
+    vkm_tensor gate, up, act;                        /* (T,F) fp32, fp32, operand */
+    vkm_tensor uh[VKM_N_LINEARS], ht[VKM_N_LINEARS]; /* operands (T,E kper), (E R,T) */
+} vkm_layer_acts;
+
+/* Buffers of one layer's backward pass, and the running gradient of the residual stream. */
+typedef struct vkm_layer_grads {
+    vkm_tensor dx, dn;           /* (T,C) fp32 */
+    vkm_tensor dx16;             /* operand (T,C) */
+    vkm_tensor dact, dgate, dup; /* (T,F) fp32, operands */
+    vkm_tensor dout, dr;         /* (T,H D) bf16, (T,H) */
+    vkm_tensor dq, dk, dqn, dkn; /* (T,H D) (T,K D) fp32 */
+    vkm_tensor dq16, dk16, dv16; /* operands */
+    vkm_tensor pz, pt, df_tok;   /* operands (T,E kper), (E R,T); (T,E) */
+    vkm_tensor in_t, dy_t;       /* operands (d_in,T), (d_out,T) of the widest Linear */
+} vkm_layer_grads;
+
+typedef struct vkm_work {
+    const vkm_model *model;
+    uint32_t n_experts, rank;
+    vkm_work_limits max;
+    vkm_mem *mem;
+    /* the batch */
+    uint32_t n_seq, n_rows, max_len, n_comp; /* n_comp: completion tokens of all sequences */
+    vkm_tensor tokens, pos, row_seq;         /* (T); row_seq 0xffffffff at padding */
+    vkm_tensor seqs;                         /* (B,4): row0, len, comp0, comp_len */
+    vkm_tensor comp_rows, targets,
+        comp_seq;        /* (N): the row that predicts, the token, its sequence */
+    vkm_tensor f, xs, g; /* (B,E): forward, path-to-x and gradient weights */
+    vkm_tensor pooled;   /* (B,M,R) */
+    vkm_tensor df;       /* (B,E): dL/df times the loss scale */
+    uint32_t *host;      /* staging of the index tensors */
+    /* activations */
+    vkm_tensor *x;   /* L+1 residual streams (T,C); without `trains` two, used in turn */
+    vkm_tensor t, h; /* (T,2 Rp), (T,E R) */
+    vkm_layer_acts acts;
+    vkm_layer_grads grads;
+    /* output head, over completion rows N */
+    vkm_tensor xc, nc, rstdc;           /* (N,C) fp32, operand, (N) */
+    vkm_tensor logits;                  /* (logit_rows, V) fp32 */
+    vkm_tensor mb, lb, sb;              /* (logit_rows, V/256) */
+    vkm_tensor m, l, logp, entropy;     /* (N) */
+    vkm_tensor dlogits, dnc, dxc, coef; /* operand (logit_rows, V); (N,C) fp32; (N) */
+} vkm_work;
+
+/* adapter: NULL for none. dry: as in vkm_model_load. */
+vkm_status vkm_work_new(const vkm_model *model, const vkm_adapter *adapter, vkm_work_limits max,
+                        vkm_plan *dry, vkm_work **out, vkm_err *err) VKM_MUST_CHECK;
+void vkm_work_free(vkm_work *w); /* accepts NULL */
+
+/* Rows that a sequence of len tokens takes in a batch. */
+static inline uint32_t vkm_seq_rows(uint32_t len) {
+    return (uint32_t)vkm_round_up(len, 16);
+}
+
+/* Lays the sequences out as token rows and uploads the index tensors. */
+vkm_status vkm_work_set_batch(vkm_work *w, const vkm_seq *seqs, uint32_t n_seq,
+                              vkm_err *err) VKM_MUST_CHECK;
+
+/* One pass: which adapter, and where a layer's keys and values go. */
+typedef struct vkm_pass {
+    vkm_stream *s;
+    vkm_work *w;
+    const vkm_adapter *adapter;      /* NULL: the bare model */
+    int pool;                        /* write w->pooled from the deployed expert's A x */
+    const vkm_tensor *k, *v;         /* per layer (rows, K D) bf16; NULL: the workspace's own */
+    const struct vkm_decode *decode; /* attention over a cache in place of the batch's own rows */
+} vkm_pass;
+
+/* Embedding and all layers over the batch: w->x[L] (or the last used of two) holds the residual
+ * stream. Returns it. */
+vkm_tensor vkm_forward(const vkm_pass *p);
+/* One layer, from its input to y; the backward pass calls it to recompute. */
+void vkm_layer_forward(const vkm_pass *p, uint32_t layer, vkm_tensor x, vkm_tensor y);
+/* Log-probability and entropy (nats) of every completion token: w->logp, w->entropy (N); also what
+ * the backward pass needs of the head. */
+void vkm_head_forward(const vkm_pass *p, vkm_tensor x_final);
+
+/* Backward of the head and all layers from w->coef, dL/dlogp of each completion token times the
+ * loss scale. Adds to the adapter's group gradients (scaled by w->g) and to w->df. Needs w->x of
+ * vkm_forward with the same pass. */
+void vkm_backward(const vkm_pass *p);
+
+#endif

@@ -1,0 +1,174 @@
+/* Owns the adapter's memory, its init and its operands. The optimizer lives in rl. */
+#include "model/lora2r.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "ops/gauss.h"
+
+uint32_t vkm_lora_rp(const vkm_adapter *a) {
+    return (uint32_t)vkm_round_up((uint64_t)a->n_experts * a->rank, 16);
+}
+uint32_t vkm_lora_kper(const vkm_adapter *a) {
+    return 2 * (uint32_t)vkm_round_up(a->rank, 4);
+}
+
+static uint64_t factor_size(const vkm_adapter *a, const vkm_module *m, int factor) {
+    return (uint64_t)a->n_experts * a->rank * (factor ? m->d_out : m->d_in);
+}
+
+static void plan_module(vkm_plan *p, const vkm_adapter *a, vkm_module *m) {
+    uint32_t rp = vkm_lora_rp(a), k = a->n_experts * vkm_lora_kper(a);
+    vkm_plan_add(p, &m->a0, VKM_F32, factor_size(a, m, 0), "adapter init");
+    vkm_plan_add(p, &m->b0, VKM_F32, factor_size(a, m, 1), "adapter init");
+    for (int f = 0; f < 2; f++) {
+        uint64_t n = factor_size(a, m, f);
+        vkm_plan_add(p, &m->param[f], VKM_F32, n, "adapter");
+        vkm_plan_add(p, &m->group_grad[f], VKM_F32, n, "gradients");
+        vkm_plan_add(p, &m->grad[f], VKM_F32, n, "gradients");
+        vkm_plan_add(p, &m->adam_m[f], VKM_F32, n, "optimizer");
+        vkm_plan_add(p, &m->adam_v[f], VKM_F32, a->adam_v_per_tensor ? 1 : n, "optimizer");
+    }
+    vkm_plan_add(p, &m->down, VKM_BF16, vkm_op_size(2ull * rp, m->d_in), "adapter operands");
+    vkm_plan_add(p, &m->back, VKM_BF16, vkm_op_size(2ull * rp, m->d_out), "adapter operands");
+    vkm_plan_add(p, &m->up, VKM_BF16, vkm_op_size(m->d_out, k), "adapter operands");
+    vkm_plan_add(p, &m->back_x, VKM_BF16, vkm_op_size(m->d_in, k), "adapter operands");
+}
+
+/* A frozen factor: Gaussians of standard deviation 1/sqrt(fan). */
+static vkm_status write_init(vkm_adapter *a, vkm_tensor t, uint64_t seed, uint32_t stream,
+                             uint32_t fan, vkm_err *err) {
+    float *x = vkm_calloc(t.n, sizeof *x, "the adapter's init", err);
+    if (!x) return err->status;
+    vkm_gauss(x, t.n, 0, seed, VKM_RNG_ADAPTER, stream, vkm_rsqrt((float)(int)fan));
+    vkm_status st = vkm_write(a->dev, t, x, err);
+    free(x);
+    return st;
+}
+
+vkm_status vkm_adapter_new(vkm_dev *dev, const vkm_model_config *d, uint32_t n_experts,
+                           uint32_t rank, uint64_t seed, int adam_v_per_tensor, vkm_plan *dry,
+                           vkm_adapter **out, vkm_err *err) {
+    VKM_BUG_ON(n_experts > VKM_MAX_EXPERTS, "%u experts", n_experts);
+    vkm_stream *s = NULL;
+    vkm_adapter *a = vkm_calloc(1, sizeof *a, "the adapter", err);
+    if (!a) return err->status;
+    *a = (vkm_adapter){.n_experts = n_experts,
+                       .rank = rank,
+                       .n_modules = d->L * VKM_N_LINEARS,
+                       .adam_v_per_tensor = adam_v_per_tensor,
+                       .dev = dev};
+    a->modules = vkm_calloc(a->n_modules, sizeof *a->modules, "the adapter", err);
+    if (!a->modules) goto fail;
+    vkm_plan *p = dry ? dry : vkm_plan_new(dev);
+    for (uint32_t i = 0; i < a->n_modules; i++) {
+        vkm_module *m = &a->modules[i];
+        vkm_linear_dims(d, (vkm_linear_id)(i % VKM_N_LINEARS), &m->d_in, &m->d_out);
+        plan_module(p, a, m);
+    }
+    *out = a;
+    if (dry) return VKM_OK;
+    if (vkm_plan_commit(p, &a->mem, err)) goto fail;
+    for (uint32_t i = 0; i < a->n_modules; i++) {
+        vkm_module *m = &a->modules[i];
+        if (write_init(a, m->a0, seed, 2 * i, m->d_in, err)) goto fail;
+        if (write_init(a, m->b0, seed, 2 * i + 1, n_experts * rank, err)) goto fail;
+    }
+    if (vkm_stream_new(dev, &s, err)) goto fail;
+    vkm_adapter_refresh(s, a);
+    if (vkm_stream_flush(s, err)) goto fail;
+    vkm_stream_free(s);
+    return VKM_OK;
+fail:
+    *out = NULL;
+    vkm_stream_free(s);
+    vkm_adapter_free(a);
+    return err->status;
+}
+
+void vkm_adapter_free(vkm_adapter *a) {
+    if (!a) return;
+    vkm_mem_free(a->mem);
+    free(a->modules);
+    free(a);
+}
+
+/* Two fp32 matrices (E R, n) as the upper and lower half of an operand of 2 Rp rows. */
+static void pack_halves(vkm_stream *s, const vkm_adapter *a, vkm_tensor first, vkm_tensor second,
+                        vkm_tensor y, uint32_t n) {
+    uint32_t rows = a->n_experts * a->rank;
+    uint64_t half = vkm_op_size(vkm_lora_rp(a), n);
+    VKM_OP(s, pack_f32, .x = first, .y = vkm_view(y, 0, half), .n_rows = rows, .n_cols = n,
+           .ldx = n);
+    VKM_OP(s, pack_f32, .x = second, .y = vkm_view(y, half, half), .n_rows = rows, .n_cols = n,
+           .ldx = n);
+}
+
+void vkm_adapter_refresh(vkm_stream *s, const vkm_adapter *a) {
+    for (uint32_t i = 0; i < a->n_modules; i++) {
+        const vkm_module *m = &a->modules[i];
+        pack_halves(s, a, m->param[0], m->a0, m->down, m->d_in);
+        pack_halves(s, a, m->b0, m->param[1], m->back, m->d_out);
+        VKM_OP(s, lora_pack_t, .p0 = m->b0, .p1 = m->param[1], .y = m->up, .n_cols = m->d_out,
+               .n_experts = a->n_experts, .rank = a->rank);
+        VKM_OP(s, lora_pack_t, .p0 = m->param[0], .p1 = m->a0, .y = m->back_x, .n_cols = m->d_in,
+               .n_experts = a->n_experts, .rank = a->rank);
+    }
+}
+
+const vkm_tensor *vkm_module_tensor(const vkm_module *m, vkm_adapter_state which, int factor) {
+    const vkm_tensor *pairs[VKM_N_STATES] = {
+        [VKM_STATE_PARAM] = m->param,           [VKM_STATE_ADAM_M] = m->adam_m,
+        [VKM_STATE_ADAM_V] = m->adam_v,         [VKM_STATE_GRAD] = m->grad,
+        [VKM_STATE_GROUP_GRAD] = m->group_grad,
+    };
+    return &pairs[which][factor];
+}
+
+uint64_t vkm_adapter_size(const vkm_adapter *a, vkm_adapter_state which) {
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < a->n_modules; i++)
+        for (int f = 0; f < 2; f++) n += vkm_module_tensor(&a->modules[i], which, f)->n;
+    return n;
+}
+
+vkm_status vkm_adapter_read(const vkm_adapter *a, vkm_adapter_state which, float *out,
+                            vkm_err *err) {
+    for (uint32_t i = 0; i < a->n_modules; i++) {
+        for (int f = 0; f < 2; f++) {
+            const vkm_tensor *t = vkm_module_tensor(&a->modules[i], which, f);
+            if (vkm_read(a->dev, *t, out, err)) return err->status;
+            out += t->n;
+        }
+    }
+    return VKM_OK;
+}
+
+vkm_status vkm_adapter_write(vkm_adapter *a, vkm_adapter_state which, const float *in,
+                             vkm_err *err) {
+    vkm_stream *s = NULL;
+    for (uint32_t i = 0; i < a->n_modules; i++) {
+        for (int f = 0; f < 2; f++) {
+            const vkm_tensor *t = vkm_module_tensor(&a->modules[i], which, f);
+            if (vkm_write(a->dev, *t, in, err)) return err->status;
+            in += t->n;
+        }
+    }
+    if (which != VKM_STATE_PARAM) return VKM_OK;
+    if (vkm_stream_new(a->dev, &s, err)) return err->status;
+    vkm_adapter_refresh(s, a);
+    (void)!vkm_stream_flush(s, err);
+    vkm_stream_free(s);
+    return err->status;
+}
+
+void vkm_adapter_mask_rows(const vkm_adapter *a, float *params, const unsigned char *keep) {
+    uint32_t rows = a->n_experts * a->rank;
+    for (uint32_t i = 0; i < a->n_modules; i++) {
+        for (int f = 0; f < 2; f++) {
+            uint32_t cols = f ? a->modules[i].d_out : a->modules[i].d_in;
+            for (uint32_t row = 0; row < rows; row++, params += cols)
+                if (!keep[i * rows + row]) memset(params, 0, cols * sizeof *params);
+        }
+    }
+}

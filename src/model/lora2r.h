@@ -1,0 +1,71 @@
+/* The adapter: E expert blocks of rank R on every Linear, held as updates dA, dB of a frozen random
+ * init A0, B0, so that the net contribution is exactly zero at step 0 and small updates survive the
+ * rounding of GEMM operands:
+ *     expert_e(x) = B0_e (dA_e x) + dB_e (A_e x),   A_e = A0_e + dA_e
+ * B matrices are stored transposed, (E*R, d_out), so that both factors share one layout. */
+#ifndef VKM_LORA2R_H
+#define VKM_LORA2R_H
+
+#include "model/model.h"
+
+enum { VKM_DEPLOYED = 0, VKM_HACK = 1, VKM_MAX_EXPERTS = 2 };
+
+/* One module. Trainable tensors and their gradients are (E*R, d_in) for A, (E*R, d_out) for B. */
+typedef struct vkm_module {
+    uint32_t d_in, d_out;
+    vkm_tensor a0, b0;        /* frozen init, fp32 */
+    vkm_tensor param[2];      /* dA, dB^T */
+    vkm_tensor group_grad[2]; /* sum over rollouts of the current group */
+    vkm_tensor grad[2];       /* sum over the groups of the step */
+    vkm_tensor adam_m[2], adam_v[2];
+    vkm_tensor down;   /* operand (2 Rp, d_in): rows [dA | A0], Rp = E R rounded up to 16 */
+    vkm_tensor back;   /* operand (2 Rp, d_out): rows [B0^T | dB^T] */
+    vkm_tensor up;     /* operand (d_out, E kper): [B0 | dB] of each expert */
+    vkm_tensor back_x; /* operand (d_in, E kper): [dA^T | A0^T] of each expert */
+} vkm_module;
+
+typedef struct vkm_adapter {
+    uint32_t n_experts, rank, n_modules;
+    int adam_v_per_tensor;
+    vkm_dev *dev;
+    vkm_mem *mem;
+    vkm_module *modules; /* layer * VKM_N_LINEARS + linear */
+} vkm_adapter;
+
+/* Rows of one half of a `down` product, and an expert's K range in an `up` product. */
+uint32_t vkm_lora_rp(const vkm_adapter *a);
+uint32_t vkm_lora_kper(const vkm_adapter *a);
+
+/* A0 ~ N(0, 1/d_in), B0 ~ N(0, 1/(E R)), one Philox stream a factor; dA = dB = 0. dry: as in
+ * vkm_model_load. */
+vkm_status vkm_adapter_new(vkm_dev *dev, const vkm_model_config *d, uint32_t n_experts,
+                           uint32_t rank, uint64_t seed, int adam_v_per_tensor, vkm_plan *dry,
+                           vkm_adapter **out, vkm_err *err) VKM_MUST_CHECK;
+void vkm_adapter_free(vkm_adapter *a); /* accepts NULL */
+
+/* Records the kernels that bring the GEMM operands up to date with dA, dB. Call after any change.
+ */
+void vkm_adapter_refresh(vkm_stream *s, const vkm_adapter *a);
+
+/* Host copies of the trainable tensors and the optimizer's, module by module, A then B: one vector
+ * of vkm_adapter_size elements. */
+typedef enum {
+    VKM_STATE_PARAM,
+    VKM_STATE_ADAM_M,
+    VKM_STATE_ADAM_V,
+    VKM_STATE_GRAD,
+    VKM_STATE_GROUP_GRAD,
+    VKM_N_STATES
+} vkm_adapter_state;
+const vkm_tensor *vkm_module_tensor(const vkm_module *m, vkm_adapter_state which, int factor);
+uint64_t vkm_adapter_size(const vkm_adapter *a, vkm_adapter_state which);
+vkm_status vkm_adapter_read(const vkm_adapter *a, vkm_adapter_state which, float *out,
+                            vkm_err *err) VKM_MUST_CHECK;
+/* Writes; new parameters also refresh the operands. */
+vkm_status vkm_adapter_write(vkm_adapter *a, vkm_adapter_state which, const float *in,
+                             vkm_err *err) VKM_MUST_CHECK;
+/* Zeroes rank rows in a host parameter vector: where keep[m*E*R + row] == 0, row `row` of module m
+ * goes from both dA and dB. */
+void vkm_adapter_mask_rows(const vkm_adapter *a, float *params, const unsigned char *keep);
+
+#endif

@@ -1,0 +1,209 @@
+/* Owns the workspace: its memory plan and the layout of a batch. */
+#include <stdlib.h>
+
+#include "model/forward.h"
+
+static void plan_acts(vkm_work *w, vkm_plan *p) {
+    const vkm_model_config *d = &w->model->dims;
+    vkm_layer_acts *a = &w->acts;
+    uint64_t t = w->max.rows;
+    uint32_t hd = d->H * d->D, kd = d->K * d->D, er = w->n_experts * w->rank;
+    const char *c = "activations";
+    uint32_t n_streams = w->max.trains ? d->L + 1 : 2;
+    for (uint32_t i = 0; i < n_streams; i++) vkm_plan_add(p, &w->x[i], VKM_F32, t * d->C, c);
+    vkm_plan_add(p, &a->n1, VKM_BF16, vkm_op_size(t, d->C), c);
+    vkm_plan_add(p, &a->rstd1, VKM_F32, t, c);
+    vkm_plan_add(p, &a->q, VKM_F32, t * hd, c);
+    vkm_plan_add(p, &a->k, VKM_F32, t * kd, c);
+    vkm_plan_add(p, &a->qn, VKM_F32, t * hd, c);
+    vkm_plan_add(p, &a->kn, VKM_F32, t * kd, c);
+    vkm_plan_add(p, &a->rstdq, VKM_F32, t * d->H, c);
+    vkm_plan_add(p, &a->rstdk, VKM_F32, t * d->K, c);
+    vkm_plan_add(p, &a->qr, VKM_BF16, t * hd, c);
+    vkm_plan_add(p, &a->kr, VKM_BF16, t * kd, c);
+    vkm_plan_add(p, &a->v, VKM_BF16, t * kd, c);
+    vkm_plan_add(p, &a->o, VKM_BF16, vkm_op_size(t, hd), c);
+    vkm_plan_add(p, &a->m, VKM_F32, t * d->H, c);
+    vkm_plan_add(p, &a->l, VKM_F32, t * d->H, c);
+    vkm_plan_add(p, &a->xmid, VKM_F32, t * d->C, c);
+    vkm_plan_add(p, &a->n2, VKM_BF16, vkm_op_size(t, d->C), c);
+    vkm_plan_add(p, &a->rstd2, VKM_F32, t, c);
+    vkm_plan_add(p, &a->gate, VKM_F32, t * d->F, c);
+    vkm_plan_add(p, &a->up, VKM_F32, t * d->F, c);
+    vkm_plan_add(p, &a->act, VKM_BF16, vkm_op_size(t, d->F), c);
+    if (!er) return;
+    uint32_t rp = (uint32_t)vkm_round_up(er, 16);
+    uint32_t kper = 2 * (uint32_t)vkm_round_up(w->rank, 4);
+    vkm_plan_add(p, &w->t, VKM_F32, t * 2 * rp, c);
+    vkm_plan_add(p, &w->h, VKM_F32, t * er, c);
+    for (int i = 0; i < VKM_N_LINEARS; i++) {
+        vkm_plan_add(p, &a->uh[i], VKM_BF16, vkm_op_size(t, w->n_experts * kper), c);
+        vkm_plan_add(p, &a->ht[i], VKM_BF16, vkm_op_size(er, (uint32_t)t), c);
+    }
+}
+
+static void plan_grads(vkm_work *w, vkm_plan *p) {
+    const vkm_model_config *d = &w->model->dims;
+    vkm_layer_grads *g = &w->grads;
+    uint64_t t = w->max.rows;
+    uint32_t hd = d->H * d->D, kd = d->K * d->D, er = w->n_experts * w->rank;
+    uint32_t kper = 2 * (uint32_t)vkm_round_up(w->rank, 4);
+    uint32_t widest = d->C > d->F ? d->C : d->F;
+    if (hd > widest) widest = hd;
+    const char *c = "backward";
+    vkm_plan_add(p, &g->dx, VKM_F32, t * d->C, c);
+    vkm_plan_add(p, &g->dn, VKM_F32, t * d->C, c);
+    vkm_plan_add(p, &g->dx16, VKM_BF16, vkm_op_size(t, d->C), c);
+    vkm_plan_add(p, &g->dact, VKM_F32, t * d->F, c);
+    vkm_plan_add(p, &g->dgate, VKM_BF16, vkm_op_size(t, d->F), c);
+    vkm_plan_add(p, &g->dup, VKM_BF16, vkm_op_size(t, d->F), c);
+    vkm_plan_add(p, &g->dout, VKM_BF16, t * hd, c);
+    vkm_plan_add(p, &g->dr, VKM_F32, t * d->H, c);
+    vkm_plan_add(p, &g->dq, VKM_F32, t * hd, c);
+    vkm_plan_add(p, &g->dk, VKM_F32, t * kd, c);
+    vkm_plan_add(p, &g->dqn, VKM_F32, t * hd, c);
+    vkm_plan_add(p, &g->dkn, VKM_F32, t * kd, c);
+    vkm_plan_add(p, &g->dq16, VKM_BF16, vkm_op_size(t, hd), c);
+    vkm_plan_add(p, &g->dk16, VKM_BF16, vkm_op_size(t, kd), c);
+    vkm_plan_add(p, &g->dv16, VKM_BF16, vkm_op_size(t, kd), c);
+    vkm_plan_add(p, &g->pz, VKM_BF16, vkm_op_size(t, w->n_experts * kper), c);
+    vkm_plan_add(p, &g->pt, VKM_BF16, vkm_op_size(er, (uint32_t)t), c);
+    vkm_plan_add(p, &g->df_tok, VKM_F32, t * w->n_experts, c);
+    vkm_plan_add(p, &g->in_t, VKM_BF16, vkm_op_size(widest, (uint32_t)t), c);
+    vkm_plan_add(p, &g->dy_t, VKM_BF16, vkm_op_size(widest, (uint32_t)t), c);
+}
+
+static void plan_head(vkm_work *w, vkm_plan *p) {
+    const vkm_model_config *d = &w->model->dims;
+    uint64_t n = w->max.rows, c = w->max.logit_rows, nb = (d->V + 255) / 256;
+    vkm_plan_add(p, &w->xc, VKM_F32, n * d->C, "output head");
+    vkm_plan_add(p, &w->nc, VKM_BF16, vkm_op_size(n, d->C), "output head");
+    vkm_plan_add(p, &w->rstdc, VKM_F32, n, "output head");
+    vkm_plan_add(p, &w->logits, VKM_F32, c * d->V, "output head");
+    vkm_plan_add(p, &w->mb, VKM_F32, c * nb, "output head");
+    vkm_plan_add(p, &w->lb, VKM_F32, c * nb, "output head");
+    vkm_plan_add(p, &w->sb, VKM_F32, c * nb, "output head");
+    vkm_tensor *per_token[] = {&w->m, &w->l, &w->logp, &w->entropy, &w->coef};
+    for (size_t i = 0; i < VKM_COUNTOF(per_token); i++)
+        vkm_plan_add(p, per_token[i], VKM_F32, n, "output head");
+    if (!w->max.trains) return;
+    vkm_plan_add(p, &w->dlogits, VKM_BF16, vkm_op_size(c, d->V), "output head");
+    vkm_plan_add(p, &w->dnc, VKM_F32, n * d->C, "output head");
+    vkm_plan_add(p, &w->dxc, VKM_F32, n * d->C, "output head");
+}
+
+static void plan_work(vkm_work *w, vkm_plan *p) {
+    uint64_t t = w->max.rows, b = w->max.seqs, e = w->n_experts ? w->n_experts : 1;
+    vkm_tensor *per_row[] = {&w->tokens,    &w->pos,     &w->row_seq,
+                             &w->comp_rows, &w->targets, &w->comp_seq};
+    for (size_t i = 0; i < VKM_COUNTOF(per_row); i++)
+        vkm_plan_add(p, per_row[i], VKM_U32, t, "batch");
+    vkm_plan_add(p, &w->seqs, VKM_U32, 4 * b, "batch");
+    vkm_tensor *per_seq[] = {&w->f, &w->xs, &w->g, &w->df};
+    for (size_t i = 0; i < VKM_COUNTOF(per_seq); i++)
+        vkm_plan_add(p, per_seq[i], VKM_F32, b * e, "batch");
+    uint64_t pooled = b * w->model->dims.L * VKM_N_LINEARS * (w->rank ? w->rank : 1);
+    vkm_plan_add(p, &w->pooled, VKM_F32, pooled, "batch");
+    plan_acts(w, p);
+    if (w->max.trains) plan_grads(w, p);
+    plan_head(w, p);
+}
+
+vkm_status vkm_work_new(const vkm_model *model, const vkm_adapter *adapter, vkm_work_limits max,
+                        vkm_plan *dry, vkm_work **out, vkm_err *err) {
+    vkm_work *w = vkm_calloc(1, sizeof *w, "a workspace", err);
+    if (!w) return err->status;
+    w->model = model;
+    w->n_experts = adapter ? adapter->n_experts : 0;
+    w->rank = adapter ? adapter->rank : 0;
+    w->max = max;
+    w->max.rows = (uint32_t)vkm_round_up(max.rows, 16);
+    w->max.logit_rows = (uint32_t)vkm_round_up(max.logit_rows, 16);
+    w->x = vkm_calloc(model->dims.L + 1, sizeof *w->x, "a workspace", err);
+    w->host = vkm_calloc(w->max.rows, sizeof *w->host, "a workspace", err);
+    if (!w->x || !w->host) goto fail;
+    vkm_plan *p = dry ? dry : vkm_plan_new(model->dev);
+    plan_work(w, p);
+    if (!dry && vkm_plan_commit(p, &w->mem, err)) goto fail;
+    *out = w;
+    return VKM_OK;
+fail:
+    vkm_work_free(w);
+    return err->status;
+}
+
+void vkm_work_free(vkm_work *w) {
+    if (!w) return;
+    vkm_mem_free(w->mem);
+    free(w->host);
+    free(w->x);
+    free(w);
+}
+
+typedef uint32_t (*row_value)(const vkm_seq *seq, uint32_t i_seq, uint32_t row0, uint32_t i);
+
+static uint32_t row_token(const vkm_seq *q, uint32_t i_seq, uint32_t row0, uint32_t i) {
+    (void)i_seq, (void)row0;
+    return i < q->len ? q->tokens[i] : 0;
+}
+static uint32_t row_pos(const vkm_seq *q, uint32_t i_seq, uint32_t row0, uint32_t i) {
+    (void)i_seq, (void)row0;
+    return i < q->len ? i : 0;
+}
+static uint32_t row_owner(const vkm_seq *q, uint32_t i_seq, uint32_t row0, uint32_t i) {
+    (void)row0;
+    return i < q->len ? i_seq : UINT32_MAX;
+}
+static uint32_t comp_row(const vkm_seq *q, uint32_t i_seq, uint32_t row0, uint32_t i) {
+    (void)q, (void)i_seq;
+    return row0 + i - 1;
+}
+static uint32_t comp_target(const vkm_seq *q, uint32_t i_seq, uint32_t row0, uint32_t i) {
+    (void)i_seq, (void)row0;
+    return q->tokens[i];
+}
+static uint32_t comp_owner(const vkm_seq *q, uint32_t i_seq, uint32_t row0, uint32_t i) {
+    (void)q, (void)row0, (void)i;
+    return i_seq;
+}
+
+vkm_status vkm_work_set_batch(vkm_work *w, const vkm_seq *seqs, uint32_t n_seq, vkm_err *err) {
+    const struct {
+        const vkm_tensor *dst;
+        row_value value;
+        int completion; /* over completion tokens, else over all rows */
+    } columns[] = {{&w->tokens, row_token, 0},    {&w->pos, row_pos, 0},
+                   {&w->row_seq, row_owner, 0},   {&w->comp_rows, comp_row, 1},
+                   {&w->targets, comp_target, 1}, {&w->comp_seq, comp_owner, 1}};
+    VKM_BUG_ON(n_seq > w->max.seqs, "%u sequences in a workspace of %u", n_seq, w->max.seqs);
+    w->n_seq = n_seq;
+    w->max_len = 0;
+    for (size_t c = 0; c < VKM_COUNTOF(columns); c++) {
+        uint32_t n = 0, row0 = 0;
+        for (uint32_t b = 0; b < n_seq; b++) {
+            const vkm_seq *q = &seqs[b];
+            VKM_BUG_ON(q->comp0 == 0 || q->comp0 > q->len, "completion at %u of %u", q->comp0,
+                       q->len);
+            uint32_t rows = vkm_seq_rows(q->len);
+            VKM_BUG_ON(row0 + rows > w->max.rows, "%u rows in a workspace of %u", row0 + rows,
+                       w->max.rows);
+            uint32_t first = columns[c].completion ? q->comp0 : 0;
+            uint32_t last = columns[c].completion ? q->len : rows;
+            for (uint32_t i = first; i < last; i++) w->host[n++] = columns[c].value(q, b, row0, i);
+            row0 += rows;
+            if (q->len > w->max_len) w->max_len = q->len;
+        }
+        *(columns[c].completion ? &w->n_comp : &w->n_rows) = n;
+        if (vkm_write(w->model->dev, vkm_view(*columns[c].dst, 0, n), w->host, err))
+            return err->status;
+    }
+    uint32_t *table = vkm_calloc(n_seq, 4 * sizeof *table, "a batch", err);
+    if (!table) return err->status;
+    for (uint32_t b = 0, row0 = 0; b < n_seq; row0 += vkm_seq_rows(seqs[b].len), b++) {
+        uint32_t row[4] = {row0, seqs[b].len, seqs[b].comp0, seqs[b].len - seqs[b].comp0};
+        for (int i = 0; i < 4; i++) table[4 * b + (uint32_t)i] = row[i];
+    }
+    vkm_status st = vkm_write(w->model->dev, vkm_view(w->seqs, 0, 4ull * n_seq), table, err);
+    free(table);
+    return st;
+}

@@ -1,0 +1,240 @@
+/* Owns the micro-batches of the policy's passes. */
+#include "rl/policy.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "ops/grpo.h"
+#include "rl/optimizer.h"
+
+static uint32_t larger(uint32_t a, uint32_t b) {
+    return a > b ? a : b;
+}
+
+/* Workspace limits that both decoding and micro-batches fit. */
+static vkm_work_limits work_limits(const vkm_policy_limits *m) {
+    uint32_t longest = vkm_seq_rows(m->max_prompt + m->max_new);
+    uint32_t rows = larger(larger(m->micro_rows, longest), m->rollouts);
+    return (vkm_work_limits){.rows = rows,
+                             .seqs = larger(rows / 16, m->rollouts),
+                             .logit_rows = larger(m->rollouts, 64),
+                             .trains = m->trains};
+}
+
+vkm_status vkm_policy_new(vkm_dev *dev, const char *model_folder, const vkm_policy_limits *max,
+                          vkm_plan *dry, vkm_policy **out, vkm_err *err) {
+    vkm_policy *p = vkm_calloc(1, sizeof *p, "the policy", err);
+    if (!p) return err->status;
+    p->dev = dev;
+    vkm_work_limits w = work_limits(max);
+    vkm_gen_limits g = {.rows = max->rollouts,
+                        .ids = max->ids,
+                        .max_new = max->max_new,
+                        .prompt_rows = max->rollouts * vkm_seq_rows(max->max_prompt),
+                        .max_keys = max->max_prompt + max->max_new};
+    if (vkm_model_load(dev, model_folder, max->max_prompt + max->max_new, max->trains, dry,
+                       &p->model, err) ||
+        vkm_adapter_new(dev, &p->model->dims, max->n_experts, max->rank, max->seed,
+                        max->adam_v_per_tensor, dry, &p->adapter, err) ||
+        vkm_work_new(p->model, p->adapter, w, dry, &p->work, err) ||
+        vkm_gen_new(p->work, p->adapter, g, dry, &p->gen, err) || vkm_stream_new(dev, &p->s, err))
+        goto fail;
+    vkm_plan *plan = dry ? dry : vkm_plan_new(dev);
+    vkm_plan_add(plan, &p->logp_old, VKM_F32, w.rows, "loss");
+    vkm_plan_add(plan, &p->logp_ref, VKM_F32, w.rows, "loss");
+    vkm_plan_add(plan, &p->adv, VKM_F32, w.seqs, "loss");
+    vkm_plan_add(plan, &p->weight, VKM_F32, w.seqs, "loss");
+    vkm_plan_add(plan, &p->terms, VKM_F32, (uint64_t)VKM_TERM_WORDS * w.rows, "loss");
+    if (!dry && vkm_plan_commit(plan, &p->mem, err)) goto fail;
+    *out = p;
+    return VKM_OK;
+fail:
+    vkm_policy_free(p);
+    return err->status;
+}
+
+void vkm_policy_free(vkm_policy *p) {
+    if (!p) return;
+    vkm_mem_free(p->mem);
+    vkm_stream_free(p->s);
+    vkm_gen_free(p->gen);
+    vkm_work_free(p->work);
+    vkm_adapter_free(p->adapter);
+    vkm_model_free(p->model);
+    free(p);
+}
+
+static uint32_t n_completion(const vkm_example *x) {
+    return x->seq.len - x->seq.comp0;
+}
+
+/* How many examples from `first` make one micro-batch: within the row limit, and of one group. */
+static uint32_t micro_batch(const vkm_policy *p, const vkm_example *x, uint32_t first, uint32_t n,
+                            int one_group) {
+    uint32_t rows = 0, i = first;
+    for (; i < n && i - first < p->work->max.seqs; i++) {
+        if (one_group && x[i].group != x[first].group) break;
+        rows += vkm_seq_rows(x[i].seq.len);
+        if (rows > p->work->max.rows) break;
+    }
+    VKM_BUG_ON(i == first, "a sequence of %u tokens in a workspace of %u rows", x[first].seq.len,
+               p->work->max.rows);
+    return i - first;
+}
+
+/* A (n,E) table of the examples, each row at byte `offset` of the example. */
+static vkm_status upload_table(vkm_policy *p, vkm_tensor t, const vkm_example *x, uint32_t n,
+                               size_t offset, uint32_t cols, vkm_err *err) {
+    float *host = vkm_calloc((uint64_t)n * cols, sizeof *host, "a batch", err);
+    if (!host) return err->status;
+    for (uint32_t i = 0; i < n; i++)
+        memcpy(host + (uint64_t)i * cols, (const char *)&x[i] + offset, cols * sizeof *host);
+    vkm_status st = vkm_write(p->dev, vkm_view(t, 0, (uint64_t)n * cols), host, err);
+    free(host);
+    return st;
+}
+
+static vkm_status set_batch(vkm_policy *p, const vkm_example *x, uint32_t n, vkm_err *err) {
+    vkm_seq *seqs = vkm_calloc(n, sizeof *seqs, "a batch", err);
+    if (!seqs) return err->status;
+    for (uint32_t i = 0; i < n; i++) seqs[i] = x[i].seq;
+    vkm_status st = vkm_work_set_batch(p->work, seqs, n, err);
+    free(seqs);
+    if (st) return st;
+    return upload_table(p, p->work->f, x, n, offsetof(vkm_example, f), p->adapter->n_experts, err);
+}
+
+/* Per-token arrays of the examples, gathered from or scattered to one device vector. */
+static vkm_status upload_tokens(vkm_policy *p, vkm_tensor t, const vkm_example *x, uint32_t n,
+                                size_t offset, vkm_err *err) {
+    float *host = vkm_calloc(p->work->n_comp, sizeof *host, "a batch", err);
+    if (!host) return err->status;
+    for (uint32_t i = 0, at = 0; i < n; at += n_completion(&x[i]), i++) {
+        const float *src;
+        memcpy(&src, (const char *)&x[i] + offset, sizeof src);
+        if (src) memcpy(host + at, src, n_completion(&x[i]) * sizeof *host);
+    }
+    vkm_status st = vkm_write(p->dev, vkm_view(t, 0, p->work->n_comp), host, err);
+    free(host);
+    return st;
+}
+
+static vkm_status download_tokens(vkm_policy *p, vkm_tensor t, vkm_example *x, uint32_t n,
+                                  size_t offset, vkm_err *err) {
+    float *host = vkm_calloc(p->work->n_comp, sizeof *host, "a batch", err);
+    if (!host) return err->status;
+    vkm_status st = vkm_read(p->dev, vkm_view(t, 0, p->work->n_comp), host, err);
+    for (uint32_t i = 0, at = 0; i < n && !st; at += n_completion(&x[i]), i++) {
+        float *dst;
+        memcpy(&dst, (const char *)&x[i] + offset, sizeof dst);
+        if (dst) memcpy(dst, host + at, n_completion(&x[i]) * sizeof *host);
+    }
+    free(host);
+    return st;
+}
+
+static vkm_status download_rows(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err *err) {
+    if (download_tokens(p, p->work->logp, x, n, offsetof(vkm_example, logp), err))
+        return err->status;
+    return download_tokens(p, p->work->entropy, x, n, offsetof(vkm_example, entropy), err);
+}
+
+vkm_status vkm_policy_read(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err *err) {
+    uint64_t width = (uint64_t)p->adapter->n_modules * p->adapter->rank;
+    for (uint32_t first = 0, count; first < n; first += count) {
+        vkm_example *b = x + first;
+        count = micro_batch(p, x, first, n, 0);
+        if (set_batch(p, b, count, err)) return err->status;
+        vkm_pass pass = {.s = p->s, .w = p->work, .adapter = p->adapter, .pool = b->pooled != NULL};
+        vkm_tensor hidden = vkm_forward(&pass);
+        if (b->logp || b->entropy) vkm_head_forward(&pass, hidden);
+        if (vkm_stream_flush(p->s, err)) return err->status;
+        for (uint32_t i = 0; i < count && b[i].pooled; i++)
+            if (vkm_read(p->dev, vkm_view(p->work->pooled, i * width, width), b[i].pooled, err))
+                return err->status;
+        if ((b->logp || b->entropy) && download_rows(p, b, count, err)) return err->status;
+    }
+    return VKM_OK;
+}
+
+static void each_gradient(vkm_policy *p, void (*record)(vkm_stream *, vkm_tensor, vkm_tensor)) {
+    for (uint32_t i = 0; i < p->adapter->n_modules; i++)
+        for (int f = 0; f < 2; f++)
+            record(p->s, p->adapter->modules[i].group_grad[f], p->adapter->modules[i].grad[f]);
+}
+
+static void record_zero(vkm_stream *s, vkm_tensor group, vkm_tensor total) {
+    VKM_OP(s, zero, .y = group, .n = (uint32_t)group.n);
+    VKM_OP(s, zero, .y = total, .n = (uint32_t)total.n);
+}
+
+/* The group's sum enters the step's, and starts anew. */
+static void record_close_group(vkm_stream *s, vkm_tensor group, vkm_tensor total) {
+    VKM_OP(s, accumulate, .group = group, .total = total, .n = (uint32_t)total.n);
+}
+
+vkm_status vkm_policy_zero_grad(vkm_policy *p, vkm_err *err) {
+    each_gradient(p, record_zero);
+    return vkm_stream_flush(p->s, err);
+}
+
+static vkm_status read_terms(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err *err) {
+    uint32_t n_comp = p->work->n_comp;
+    float *terms = vkm_calloc((uint64_t)VKM_TERM_WORDS * n_comp, sizeof *terms, "a batch", err);
+    if (!terms) return err->status;
+    vkm_status st =
+        vkm_read(p->dev, vkm_view(p->terms, 0, (uint64_t)VKM_TERM_WORDS * n_comp), terms, err);
+    const float *t = terms;
+    for (uint32_t i = 0; i < n && !st; i++) {
+        x[i].policy_loss = x[i].kl = 0;
+        x[i].n_clipped = 0;
+        for (uint32_t j = n_completion(&x[i]); j > 0; j--, t += VKM_TERM_WORDS) {
+            x[i].policy_loss += (double)t[VKM_TERM_POLICY];
+            x[i].kl += (double)t[VKM_TERM_KL];
+            x[i].n_clipped += t[VKM_TERM_CLIPPED] > 0;
+        }
+    }
+    free(terms);
+    return st;
+}
+
+static vkm_status train_micro_batch(vkm_policy *p, vkm_example *x, uint32_t n,
+                                    const vkm_loss_options *o, vkm_err *err) {
+    vkm_work *w = p->work;
+    uint32_t e = p->adapter->n_experts;
+    if (set_batch(p, x, n, err) || upload_table(p, w->g, x, n, offsetof(vkm_example, g), e, err) ||
+        upload_table(p, w->xs, x, n, offsetof(vkm_example, xs), e, err) ||
+        upload_table(p, p->adv, x, n, offsetof(vkm_example, advantage), 1, err) ||
+        upload_table(p, p->weight, x, n, offsetof(vkm_example, weight), 1, err) ||
+        upload_tokens(p, p->logp_old, x, n, offsetof(vkm_example, logp_old), err) ||
+        upload_tokens(p, p->logp_ref, x, n, offsetof(vkm_example, logp_ref), err))
+        return err->status;
+    vkm_pass pass = {.s = p->s, .w = w, .adapter = p->adapter};
+    vkm_head_forward(&pass, vkm_forward(&pass));
+    VKM_OP(p->s, grpo_loss, .logp = w->logp, .logp_old = p->logp_old, .logp_ref = p->logp_ref,
+           .adv = p->adv, .weight = p->weight, .tok_seq = w->comp_seq, .coef = w->coef,
+           .terms = p->terms, .n = w->n_comp, .importance = o->importance, .eps_low = o->eps_low,
+           .eps_high = o->eps_high, .beta = o->beta, .loss_scale = VKM_LOSS_SCALE);
+    vkm_backward(&pass);
+    if (vkm_stream_flush(p->s, err) || download_rows(p, x, n, err) || read_terms(p, x, n, err))
+        return err->status;
+    float df[64 * VKM_MAX_EXPERTS];
+    for (uint32_t i = 0; i < n; i += 64) {
+        uint32_t count = n - i < 64 ? n - i : 64;
+        if (vkm_read(p->dev, vkm_view(w->df, (uint64_t)i * e, (uint64_t)count * e), df, err))
+            return err->status;
+        for (uint32_t j = 0; j < count; j++) memcpy(x[i + j].df, df + j * e, e * sizeof *df);
+    }
+    return VKM_OK;
+}
+
+vkm_status vkm_policy_train(vkm_policy *p, vkm_example *x, uint32_t n, const vkm_loss_options *o,
+                            vkm_err *err) {
+    for (uint32_t first = 0, count; first < n; first += count) {
+        count = micro_batch(p, x, first, n, 1);
+        if (train_micro_batch(p, x + first, count, o, err)) return err->status;
+        uint32_t next = first + count;
+        if (next == n || x[next].group != x[first].group) each_gradient(p, record_close_group);
+    }
+    return vkm_stream_flush(p->s, err);
+}
