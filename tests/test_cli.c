@@ -9,7 +9,6 @@
 #include <sys/wait.h>
 #include <cmocka.h>
 
-#include "base/version.h"
 
 static char out[1 << 16];
 

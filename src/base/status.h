@@ -8,19 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum vkm_status {
-    VKM_OK = 0,
-    VKM_FAILED = 1,       /* the work could not be done: exit code 1 */
-    VKM_USAGE = 2,        /* the user asked for something impossible: exit code 2 */
-    VKM_DEVICE_LOST = 75, /* restart from the checkpoint: exit code 75 */
-} vkm_status;
+#include "vkmoe.h" /* vkm_status, vkm_err */
 
-typedef struct vkm_err {
-    vkm_status status;
-    char msg[1024];
-} vkm_err;
-
-#define VKM_MUST_CHECK   __attribute__((warn_unused_result))
 #define VKM_PRINTF(f, a) __attribute__((format(printf, f, a)))
 #define VKM_COUNTOF(a)   (sizeof(a) / sizeof((a)[0]))
 

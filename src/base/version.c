@@ -1,7 +1,6 @@
 /* Owns the version and commit of the build; commit.h is written by tools/commit.cmake. */
-#include "base/version.h"
-
 #include "commit.h"
+#include "vkmoe.h"
 
 const char *vkm_version(void) {
     return VKM_VERSION;

@@ -8,7 +8,6 @@
 #include "base/log.h"
 #include "ops/device.h"
 #include "base/text.h"
-#include "base/version.h"
 
 typedef struct command {
     const char *name;

@@ -30,8 +30,4 @@ vkm_status vkm_probe_run(vkm_dev *dev, vkm_probe_report *out, vkm_err *err) VKM_
 vkm_status vkm_probe_verdict(const vkm_dev *dev, const vkm_probe_report *report,
                              vkm_err *err) VKM_MUST_CHECK;
 
-/* vkm_dev_open, then the probes on a Vulkan device unless options.skip_probes is set. A device that
- * computes otherwise than the reference is refused. */
-vkm_status vkm_device_open(const vkm_dev_options *o, vkm_dev **out, vkm_err *err) VKM_MUST_CHECK;
-
 #endif

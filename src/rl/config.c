@@ -44,6 +44,16 @@ void vkm_config_default(vkm_config *c) {
     };
 }
 
+vkm_config *vkm_config_new(vkm_err *err) {
+    vkm_config *c = vkm_calloc(1, sizeof *c, "a config", err);
+    if (c) vkm_config_default(c);
+    return c;
+}
+
+void vkm_config_free(vkm_config *c) {
+    free(c);
+}
+
 static void *field(vkm_config *c, const vkm_key *k) {
     return (char *)c + k->offset;
 }

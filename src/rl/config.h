@@ -21,7 +21,7 @@
 #undef FLAG
 #undef CHOICE
 
-typedef struct vkm_config {
+struct vkm_config {
 #define INT(key, def, min, max, meaning)   int64_t key;
 #define FLOAT(key, def, min, max, meaning) double key;
 #define STRING(key, def, meaning)          char key[VKM_CONFIG_STRING_BYTES];
@@ -35,7 +35,7 @@ typedef struct vkm_config {
 #undef FLAG
 #undef CHOICE
 #undef V
-} vkm_config;
+};
 
 typedef enum {
     VKM_KEY_SECTION, /* not a key: a title */
@@ -59,14 +59,8 @@ typedef struct vkm_key {
 extern const vkm_key vkm_keys[];
 extern const size_t vkm_n_keys;
 
+/* More of it, such as loading a file or preset, is in vkmoe.h. */
 void vkm_config_default(vkm_config *c);
-/* A JSON file (also the config.json of a run folder), or the name of a preset that comes with the
- * program, over what *c holds. */
-vkm_status vkm_config_load(vkm_config *c, const char *path_or_preset, vkm_err *err) VKM_MUST_CHECK;
-/* One key from text. Errors: an unknown key (with the nearest), a value of another type, a value
- * out of range. */
-vkm_status vkm_config_set(vkm_config *c, const char *key, const char *text,
-                          vkm_err *err) VKM_MUST_CHECK;
 /* What the rows alone cannot say: required keys, and keys that contradict each other. */
 vkm_status vkm_config_check(const vkm_config *c, vkm_err *err) VKM_MUST_CHECK;
 /* Fails on the first key that a resumed run must not change, naming key and both values. */

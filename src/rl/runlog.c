@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "base/version.h"
 
 #define ROWS_PER_HEAD 20
 #define COLUMN        9

@@ -66,14 +66,4 @@ void vkm_v_run(vkm_verify *v, const vkm_kernel *k, vkm_v_op op, const void *args
          i_##var < VKM_COUNTOF(sizes_##var);                                                       \
          i_##var++, var = i_##var < VKM_COUNTOF(sizes_##var) ? sizes_##var[i_##var] : 0)
 
-typedef struct vkm_verify_options {
-    vkm_dev *dev;       /* device under test; the cpu backend compares thread counts and FTZ */
-    const char *select; /* gates whose name contains this; NULL for all */
-    int list, json;
-    uint64_t seed;
-} vkm_verify_options;
-
-/* Runs the gates and prints the table; VKM_FAILED if any failed, or none matched. */
-vkm_status vkm_verify_run(const vkm_verify_options *o, FILE *table, vkm_err *err) VKM_MUST_CHECK;
-
 #endif

@@ -8,25 +8,11 @@
 
 #include "vk/kernel.h"
 
-typedef struct vkm_dev vkm_dev;
 typedef struct vkm_mem vkm_mem;
 typedef struct vkm_plan vkm_plan;
 
-typedef enum { VKM_VULKAN, VKM_CPU, VKM_ORACLE } vkm_backend_id;
 /* What tiles suit: a driver that runs shaders on CPU lanes, or a GPU. */
 typedef enum { VKM_CLASS_CPU_DRIVER, VKM_CLASS_GPU } vkm_dev_class;
-
-typedef struct vkm_dev_options {
-    vkm_backend_id backend;
-    const char *device;  /* vulkan: NULL for the default, an index, part of a name, "lavapipe" */
-    int threads;         /* cpu, oracle: 0 for all cores */
-    int flush_denormals; /* cpu: set FTZ and DAZ; no bit may change */
-    int thread_all;      /* cpu: split even the smallest kernels over the threads */
-    int validate;        /* vulkan: validation layers; a message is an error */
-    int check_hazards;   /* the stream proves its own barriers before each submit */
-    int profile;         /* time every kernel */
-    int skip_probes;     /* only for `vkmoe devices`, which reports them itself */
-} vkm_dev_options;
 
 /* What is known of a Vulkan device without opening it. */
 typedef enum {
@@ -57,11 +43,8 @@ typedef struct vkm_dev_info {
 vkm_status vkm_dev_list(vkm_dev_info **out, uint32_t *n, vkm_err *err) VKM_MUST_CHECK;
 
 vkm_status vkm_dev_open(const vkm_dev_options *o, vkm_dev **out, vkm_err *err) VKM_MUST_CHECK;
-void vkm_dev_close(vkm_dev *dev);
 vkm_backend_id vkm_dev_backend(const vkm_dev *dev);
 vkm_dev_class vkm_dev_class_of(const vkm_dev *dev);
-const char *vkm_dev_name(const vkm_dev *dev);   /* such as "llvmpipe (LLVM 15.0.6, 256 bits)" */
-const char *vkm_dev_driver(const vkm_dev *dev); /* driver name and version */
 uint64_t vkm_dev_budget(const vkm_dev *dev);    /* bytes free for us now; 0 if unknown */
 /* Seconds and calls by kernel, worst first; only with options.profile. */
 void vkm_dev_print_profile(const vkm_dev *dev, FILE *f);
