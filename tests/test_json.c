@@ -215,6 +215,8 @@ static void writes_what_it_reads(void **state) {
     vkm_jw_i64(&w, "i", INT64_MIN);
     vkm_jw_u64(&w, "u", UINT64_MAX);
     vkm_jw_double(&w, "d", 0.1);
+    vkm_jw_double(&w, "whole", 10000);
+    vkm_jw_double(&w, "large", 1.5e300);
     vkm_jw_double(&w, "third", 1.0 / 3);
     vkm_jw_float(&w, "f", 0.1f);
     vkm_jw_double(&w, "nan", NAN);
@@ -229,6 +231,7 @@ static void writes_what_it_reads(void **state) {
     assert_string_equal(vkm_strbuf_str(&b),
                         "{\"s\": \"q\\\"\\\\\\n\\t\\u0001\xc3\xa9\xef\xbf\xbd\", "
                         "\"i\": -9223372036854775808, \"u\": 18446744073709551615, \"d\": 0.1, "
+                        "\"whole\": 10000.0, \"large\": 1.5e+300, "
                         "\"third\": 0.3333333333333333, \"f\": 0.1, \"nan\": null, \"inf\": null, "
                         "\"a\": [true, null, {}]}");
     vkm_json *doc;

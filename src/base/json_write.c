@@ -113,17 +113,22 @@ void vkm_jw_u64(vkm_jw *w, const char *key, uint64_t v) {
     vkm_strbuf_printf(w->out, "%llu", (unsigned long long)v);
 }
 
-/* Tries 1 to 17 (double) or 9 (float) digits until the value reads back. */
+/* Tries 1 to 17 (double) or 9 (float) digits until the value reads back; then prints 10000.0 rather
+ * than 1e+04: readers with typed keys take a number without point or exponent for an integer. */
 static void shortest(vkm_jw *w, const char *key, double v, int most, bool is_float) {
-    char text[40];
+    char text[48];
     if (!isfinite(v)) {
         vkm_jw_null(w, key);
         return;
     }
-    for (int digits = 1; digits <= most; digits++) {
+    int digits = 1;
+    for (; digits < most; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, v);
         if (is_float ? strtof(text, NULL) == (float)v : strtod(text, NULL) == v) break;
     }
+    while (digits < 16 && fabs(v) < 1e15 && fabs(v) >= pow(10, digits)) digits++;
+    snprintf(text, sizeof text - 2, "%.*g", digits, v);
+    if (!strpbrk(text, ".e")) strcat(text, ".0");
     vkm_jw_raw(w, key, text);
 }
 
