@@ -73,7 +73,7 @@ static vkm_status read_dtype(vkm_jv v, vkm_st_tensor *t, vkm_err *err) {
 }
 
 static vkm_status read_shape(vkm_jv v, vkm_st_tensor *t, vkm_err *err) {
-    vkm_jv shape;
+    vkm_jv shape = {0};
     vkm_status st = vkm_json_get_array(v, "shape", VKM_JSON_REQ, &shape, err);
     if (st) return st;
     t->n_elems = 1;
@@ -95,7 +95,7 @@ static vkm_status read_shape(vkm_jv v, vkm_st_tensor *t, vkm_err *err) {
 /* Leaves the offset of the first byte in *begin. */
 static vkm_status read_offsets(vkm_jv v, const vkm_st_tensor *t, uint64_t data_bytes,
                                uint64_t *begin, vkm_err *err) {
-    vkm_jv pair;
+    vkm_jv pair = {0};
     int64_t at[2] = {0, 0};
     vkm_status st = vkm_json_get_array(v, "data_offsets", VKM_JSON_REQ, &pair, err);
     if (st) return st;
@@ -322,7 +322,7 @@ static vkm_status open_folder(vkm_st *s, const char *folder, vkm_err *err) {
             "model folder? (convert .bin weights to safetensors first)",
             folder);
     vkm_json *doc = NULL;
-    vkm_jv map;
+    vkm_jv map = {0};
     vkm_json_limits limits = {.max_bytes = HEADER_BYTES_MAX, .max_depth = 8};
     st = vkm_json_load(path, &limits, &doc, err);
     if (!st) st = vkm_json_get_object(vkm_json_root(doc), "weight_map", VKM_JSON_REQ, &map, err);

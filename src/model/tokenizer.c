@@ -123,7 +123,7 @@ static vkm_status add_token(vkm_tokenizer *t, const int16_t *of_char, vkm_jv at,
 
 static vkm_status load_vocab(vkm_tokenizer *t, const int16_t *of_char, vkm_jv model, size_t n_added,
                              vkm_err *err) {
-    vkm_jv vocab;
+    vkm_jv vocab = {0};
     vkm_status st = vkm_json_get_object(model, "vocab", VKM_JSON_REQ, &vocab, err);
     for (vkm_jv e = vkm_json_first(vocab); !st && e.v; e = vkm_json_next(e)) {
         int64_t id = 0;
@@ -169,7 +169,7 @@ static vkm_status split_merge(vkm_jv e, const char **left, size_t *n_left, const
 }
 
 static vkm_status load_merges(vkm_tokenizer *t, vkm_jv model, vkm_err *err) {
-    vkm_jv merges;
+    vkm_jv merges = {0};
     vkm_status st = vkm_json_get_array(model, "merges", VKM_JSON_REQ, &merges, err);
     if (st) return st;
     t->n_merges = table_size(vkm_json_count(merges));
@@ -278,7 +278,7 @@ static vkm_status each_type(vkm_tokenizer *t, vkm_jv v, const char *list_key,
     if (vkm_json_typeof(v) <= VKM_JSON_NULL) return VKM_OK;
     vkm_status st = vkm_json_get_str(v, "type", VKM_JSON_REQ, &type, err);
     if (st || strcmp(type, "Sequence") != 0) return st ? st : row(t, v, type, err);
-    vkm_jv list;
+    vkm_jv list = {0};
     st = vkm_json_get_array(v, list_key, VKM_JSON_REQ, &list, err);
     for (vkm_jv e = vkm_json_first(list); !st && e.v; e = vkm_json_next(e)) {
         st = vkm_json_get_str(e, "type", VKM_JSON_REQ, &type, err);
@@ -355,7 +355,7 @@ static vkm_status load_pre_tokenizer(vkm_tokenizer *t, vkm_jv v, const char *typ
             v, err, "pre-tokenizer \"%.40s\" is not supported; supported: Split, ByteLevel", type);
     const char *behavior = NULL, *pattern = NULL;
     bool invert = false;
-    vkm_jv p;
+    vkm_jv p = {0};
     vkm_status st = vkm_json_get_str(v, "behavior", VKM_JSON_REQ, &behavior, err);
     if (!st && strcmp(behavior, "Isolated") != 0)
         st = vkm_json_fail(vkm_json_find(v, "behavior"), err, "only \"Isolated\" is supported");
@@ -399,7 +399,7 @@ static vkm_status load_document(vkm_tokenizer *t, vkm_jv root, vkm_err *err) {
     int16_t of_char[0x144];
     memset(of_char, -1, sizeof of_char);
     for (unsigned b = 0; b < 256; b++) of_char[vkm_tok_byte_char(b)] = (int16_t)b;
-    vkm_jv model, added, decoder;
+    vkm_jv model = {0}, added = {0}, decoder = {0};
     vkm_status st = vkm_json_get_object(root, "model", VKM_JSON_REQ, &model, err);
     if (!st) st = vkm_json_get_array(root, "added_tokens", VKM_JSON_REQ, &added, err);
     if (!st && vkm_json_count(added) > ADDED_MAX)
