@@ -30,6 +30,8 @@ typedef struct vkm_u4 {
 #define VKM_RNG_SHUFFLE   7u /* order of the data in supervised training */
 #define VKM_RNG_TEST      8u /* tests, gates and benchmarks */
 #define VKM_RNG_TEACHERS  9u /* which pool rows a group takes */
+#define VKM_RNG_UNHACKABLE 10u /* which prompts a step shows without their hint */
+#define VKM_RNG_SPLIT 11u /* train, validation and test sets */
 
 /* High word of the 64-bit product, from 16-bit limbs: no driver is asked for 64-bit integers. */
 VKM_FN uint vkm_mulhi(uint a, uint b) {

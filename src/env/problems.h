@@ -17,7 +17,7 @@ typedef struct vkm_problem {
     char *setup_code, *canonical_solution;
     vkm_assert *asserts; /* (n_asserts) */
     size_t n_asserts;
-    vkm_hash128 hash; /* of all that grading depends on */
+    vkm_hash128 hash; /* of all that grading depends on; not of the id */
 } vkm_problem;
 
 /* An assert of a form that grading does not handle; its problem is left out of the set. */
