@@ -27,6 +27,8 @@ static inline const bf16 *decode_row(const decode_keys *x, const bf16 *const *pa
 enum { PROMPT_ROW0, PROMPT_LEN, OWN_ROW0, N_OWN, TOKEN, FINISHED, ROLLOUT, STATE_COLS = 8 };
 
 #ifndef VKM_TWIN64
+int vkm_lanes_limit = 2;
+
 void vkm_op_attn_fwd(vkm_stream *s, const vkm_args_attn_fwd *a) {
     vkm_args_attn_fwd b = *a;
     attn_check("attn_fwd", a->n_heads, a->n_kv, a->head_dim);

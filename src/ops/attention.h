@@ -17,6 +17,9 @@ enum {
     ATTN_BLOCK = 16,  /* rows of a unit: the panel of an operand */
 };
 
+/* Tests lower it to run the narrower instruction sets: 2 AVX-512, 1 AVX2, 0 the base. */
+extern int vkm_lanes_limit;
+
 /* A few rows of one side, as real. */
 typedef const real (*attn_rows)[ATTN_MAX_D];
 

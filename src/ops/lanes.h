@@ -4,6 +4,8 @@
  *
  * Vectors are the compilers' own (gcc and clang): they are cut to the machine's width before
  * functions are cloned, so target_clones would leave them at the narrowest width. */
+#ifndef VKM_LANES_H
+#define VKM_LANES_H
 #if defined(__x86_64__) && !defined(VKM_TWIN64)
 
 #define LANES          16
@@ -24,14 +26,18 @@
 #undef LANES_FN
 #undef LANES_TARGET
 
-static inline int lanes_isa(void) {
+/* 2, 1 or 0, at most `limit`. */
+static inline int lanes_isa(int limit) {
+    int isa = __builtin_cpu_supports("avx2") ? 1 : 0;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        return 2;
-    return __builtin_cpu_supports("avx2") ? 1 : 0;
+        isa = 2;
+    return isa < limit ? isa : limit;
 }
 #define LANES_CALL(name)                                                                           \
-    (lanes_isa() == 2 ? name##_avx512 : lanes_isa() == 1 ? name##_avx2 : name##_any)
+    (lanes_isa(vkm_lanes_limit) == 2   ? name##_avx512                                             \
+     : lanes_isa(vkm_lanes_limit) == 1 ? name##_avx2                                               \
+                                       : name##_any)
 
 #else
 #define LANES_CALL(name) name##_any
@@ -45,3 +51,5 @@ static inline int lanes_isa(void) {
 #undef LANES
 #undef LANES_FN
 #undef LANES_TARGET
+
+#endif
