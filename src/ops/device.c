@@ -18,7 +18,12 @@ enum {
     GEMM_N = 72,
     NORM_ROWS = 23,  /* not a multiple of the panel height */
     NORM_COLS = 200, /* some lanes sum one more */
-    GEMM_K = 520,    /* two whole chunks and a part of one */
+    ATT_LONG = 280,  /* keys in two chunks */
+    ATT_SHORT = 21,
+    ATT_ROWS = 288 + 32,
+    ATT_HEADS = 2, /* on one key-value head */
+    ATT_DIM = 16,
+    GEMM_K = 520, /* two whole chunks and a part of one */
     N_SPECIAL = 8,
 };
 
@@ -27,12 +32,14 @@ typedef struct bench {
     vkm_dev *dev;
     vkm_stream *stream;
     vkm_mem *mem;
-    vkm_tensor x, y, w;    /* f32 (N) normal */
-    vkm_tensor positive;   /* f32 (SOFT_N) |x| */
-    vkm_tensor sx, sy, sw; /* f32 (N_SPECIAL) */
-    vkm_tensor a, b;       /* operands (GEMM_M, GEMM_K), (GEMM_N, GEMM_K) */
-    vkm_tensor o;          /* operand results */
-    vkm_tensor z;          /* f32 (N) results */
+    vkm_tensor x, y, w;       /* f32 (N) normal */
+    vkm_tensor positive;      /* f32 (SOFT_N) |x| */
+    vkm_tensor sx, sy, sw;    /* f32 (N_SPECIAL) */
+    vkm_tensor a, b;          /* operands (GEMM_M, GEMM_K), (GEMM_N, GEMM_K) */
+    vkm_tensor q, k, v, seqs; /* bf16 (ATT_ROWS, heads * ATT_DIM); u32 (2,4) */
+    vkm_tensor m, l;          /* f32 (ATT_ROWS, ATT_HEADS) */
+    vkm_tensor o;             /* operand results */
+    vkm_tensor z;             /* f32 (N) results */
 } bench;
 
 typedef struct probe {
@@ -80,6 +87,13 @@ static void record_rmsnorm(const bench *b, uint32_t which) {
            .n_rows = NORM_ROWS, .n_cols = NORM_COLS, .eps = 1e-6f);
 }
 
+static void record_attention(const bench *b, uint32_t which) {
+    (void)which;
+    VKM_OP(b->stream, attn_fwd, .q = b->q, .k = b->k, .v = b->v, .seqs = b->seqs, .o = b->o,
+           .m = b->m, .l = b->l, .n_seq = 2, .max_len = ATT_LONG, .n_heads = ATT_HEADS, .n_kv = 1,
+           .head_dim = ATT_DIM, .scale = 0.25f);
+}
+
 /* Rows of the special inputs; see `special` below. */
 enum { FUSED = 0, DENORMAL = 1, INFINITE = 2 };
 
@@ -118,6 +132,8 @@ static const probe probes[] = {
     {"gemm", "a product with sums in chunks of 256", 1, record_gemm, 0, GEMM_M *GEMM_N, NULL},
     {"rmsnorm", "a norm over rows, sums over 64 lanes", 1, record_rmsnorm, 0, 32 * NORM_COLS / 2,
      NULL, 1},
+    {"attention", "causal attention over two sequences", 1, record_attention, 0,
+     288 * ATT_HEADS *ATT_DIM / 2, NULL, 1},
     {"fused_fma", "whether fma() rounds once", 0, record_special, 8, N_SPECIAL, inform_fma},
     {"denormals", "whether denormals survive a product", 0, record_special, 9, N_SPECIAL,
      inform_denormals},
@@ -135,20 +151,28 @@ static uint32_t random_u32(uint32_t *state) {
     return x >> 22 ^ x;
 }
 
-/* Bell-shaped (a sum of four uniform numbers), standard deviation about 1, times 2^-8 to 2^7. */
-static float normal(uint32_t *state) {
+/* Bell-shaped: a sum of four uniform numbers, standard deviation about 0.6. */
+static float bell(uint32_t *state) {
     int sum = 0;
     for (int i = 0; i < 4; i++) sum += (int)(random_u32(state) >> 8) - (1 << 23);
+    return (float)sum * 0x1p-24f;
+}
+
+/* The same times 2^-8 to 2^7. */
+static float normal(uint32_t *state) {
+    float x = bell(state);
     int scale = (int)(random_u32(state) >> 28) - 8;
-    return (float)sum * (0x1p-24f * vkm_from_bits((uint32_t)(127 + scale) << 23));
+    return x * vkm_from_bits((uint32_t)(127 + scale) << 23);
 }
 
 typedef struct inputs {
     float x[N], y[N], w[N], positive[SOFT_N];
     uint16_t a[(GEMM_M + 15) / 16 * 16 * GEMM_K], b[(GEMM_N + 15) / 16 * 16 * GEMM_K];
+    uint16_t q[ATT_ROWS * ATT_HEADS * ATT_DIM], k[ATT_ROWS * ATT_DIM], v[ATT_ROWS * ATT_DIM];
     float want[N], got[N];
 } inputs;
 
+static const uint32_t attention_seqs[8] = {0, ATT_LONG, 0, 0, 288, ATT_SHORT, 0, 0};
 static const float special_x[N_SPECIAL] = {1 + 0x1p-12f, 0x1p-100f, INFINITY, -0.0f, 0, -1, 0, 0};
 static const float special_y[N_SPECIAL] = {1 + 0x1p-12f, 0x1p-40f, 1, 1, -1, 0, -0.0f, 0};
 static const float special_w[N_SPECIAL] = {-1 - 0x1p-11f, 0x1p100f, 0, -0.0f, -0.0f, 0, -0.0f, 0};
@@ -157,6 +181,10 @@ static void fill_operand(uint16_t *v, uint32_t rows, uint32_t *state) {
     for (uint32_t i = 0; i < rows; i++)
         for (uint32_t k = 0; k < GEMM_K; k++)
             v[vkm_op_index(i, k, GEMM_K)] = (uint16_t)vkm_bf16z(normal(state));
+}
+
+static void fill_bf16(uint16_t *v, uint32_t n, uint32_t *state) {
+    for (uint32_t i = 0; i < n; i++) v[i] = (uint16_t)vkm_bf16z(bell(state));
 }
 
 static void fill_inputs(inputs *in) {
@@ -169,6 +197,9 @@ static void fill_inputs(inputs *in) {
     }
     fill_operand(in->a, GEMM_M, &state);
     fill_operand(in->b, GEMM_N, &state);
+    fill_bf16(in->q, VKM_COUNTOF(in->q), &state);
+    fill_bf16(in->k, VKM_COUNTOF(in->k), &state);
+    fill_bf16(in->v, VKM_COUNTOF(in->v), &state);
 }
 
 /* ---- running
@@ -182,6 +213,12 @@ static vkm_status set_up(bench *b, vkm_dev *dev, const inputs *in, vkm_err *err)
     vkm_plan_add(p, &b->w, VKM_F32, N, "probes");
     vkm_plan_add(p, &b->z, VKM_F32, N, "probes");
     vkm_plan_add(p, &b->o, VKM_BF16, N, "probes");
+    vkm_plan_add(p, &b->q, VKM_BF16, VKM_COUNTOF(in->q), "probes");
+    vkm_plan_add(p, &b->k, VKM_BF16, VKM_COUNTOF(in->k), "probes");
+    vkm_plan_add(p, &b->v, VKM_BF16, VKM_COUNTOF(in->v), "probes");
+    vkm_plan_add(p, &b->seqs, VKM_U32, VKM_COUNTOF(attention_seqs), "probes");
+    vkm_plan_add(p, &b->m, VKM_F32, (uint64_t)ATT_ROWS * ATT_HEADS, "probes");
+    vkm_plan_add(p, &b->l, VKM_F32, (uint64_t)ATT_ROWS * ATT_HEADS, "probes");
     vkm_plan_add(p, &b->positive, VKM_F32, SOFT_N, "probes");
     vkm_plan_add(p, &b->sx, VKM_F32, N_SPECIAL, "probes");
     vkm_plan_add(p, &b->sy, VKM_F32, N_SPECIAL, "probes");
@@ -195,6 +232,7 @@ static vkm_status set_up(bench *b, vkm_dev *dev, const inputs *in, vkm_err *err)
         const void *src;
     } copies[] = {
         {b->x, in->x},      {b->y, in->y},      {b->w, in->w},      {b->positive, in->positive},
+        {b->q, in->q},      {b->k, in->k},      {b->v, in->v},      {b->seqs, attention_seqs},
         {b->sx, special_x}, {b->sy, special_y}, {b->sw, special_w}, {b->a, in->a},
         {b->b, in->b}};
     for (size_t i = 0; i < VKM_COUNTOF(copies); i++)
