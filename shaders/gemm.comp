@@ -1,12 +1,11 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
+#extension GL_KHR_shader_subgroup_ballot : require
 #include "gemm.glsl"
-#include "rule4.glsl"
+#include "rule4_tile.glsl"
 
 void main() {
-    uint at = vkm_flat_id();
-    if (at >= pc.m * pc.n) return;
-    uint i = at / pc.n, j = at % pc.n;
-    float y = vkm_rule4(pc.a, vkm_op_word(i, 0u, pc.kpa), pc.b, vkm_op_word(j, 0u, pc.kpb), pc.k);
-    ST_c(i * pc.ldc + j, y);
+    precise float y[TILE_N];
+    vkm_tile_rule4(vkm_operand(pc.a, pc.m, pc.kpa, 0u), vkm_operand(pc.b, pc.n, pc.kpb, 0u), pc.k, y);
+    VKM_FOR_TILE(if (i < pc.m && j < pc.n) ST_c(i * pc.ldc + j, y[at]))
 }

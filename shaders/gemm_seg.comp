@@ -1,20 +1,26 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
+#extension GL_KHR_shader_subgroup_ballot : require
 #include "gemm_seg.glsl"
-#include "rule4.glsl"
+#include "rule4_tile.glsl"
+
+/* With scale_stride 0 `scale` may hold a single element. */
+float factor(uint s, uint i) {
+    bool one = pc.scale_stride == 0u;
+    float g = LD_scale(one ? 0u : s * pc.scale_stride + VKM_ROW(i) / pc.rows_per_scale);
+    return one ? 1.0 : g;
+}
 
 void main() {
-    uint at = vkm_flat_id();
-    if (at >= pc.m * pc.n) return;
-    uint i = at / pc.n, j = at % pc.n;
-    float y = LD_c(at);
+    precise float y[TILE_N];
+    VKM_FOR_TILE(y[at] = LD_c(VKM_AT(i, j)))
     for (uint s = 0u; s < pc.n_seq; s++) {
-        uint row0 = LD_seqs(4u * s), len = LD_seqs(4u * s + 1u);
-        float d = vkm_rule4(pc.a, vkm_op_word(i, row0 / 2u, pc.kpa), pc.b,
-                            vkm_op_word(j, row0 / 2u, pc.kpb), (len + 7u) / 8u * 8u);
-        float g = 1.0;
-        if (pc.scale_stride != 0u) g = LD_scale(s * pc.scale_stride + i / pc.rows_per_scale);
-        y = vkm_add_scaled(y, g, d);
+        uint at_seq = 4u * min(s, pc.n_seq - 1u); /* drivers run ahead of the loop's end */
+        uint row0 = LD_seqs(at_seq), len = LD_seqs(at_seq + 1u);
+        precise float d[TILE_N];
+        vkm_tile_rule4(vkm_operand(pc.a, pc.m, pc.kpa, row0 / 2u),
+                       vkm_operand(pc.b, pc.n, pc.kpb, row0 / 2u), (len + 7u) / 8u * 8u, d);
+        VKM_FOR_TILE(y[at] = vkm_add_scaled(y[at], factor(s, i), d[at]))
     }
-    ST_c(at, y);
+    VKM_FOR_TILE(if (i < pc.m && j < pc.n) ST_c(i * pc.n + j, y[at]))
 }

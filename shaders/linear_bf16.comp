@@ -1,14 +1,13 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
+#extension GL_KHR_shader_subgroup_ballot : require
 #include "linear_bf16.glsl"
-#include "rule4.glsl"
-#include "linear_row.glsl"
+#include "rule4_tile.glsl"
+#include "linear_tile.glsl"
 
 void main() {
-    uint at = vkm_flat_id();
-    uint words = pc.n / 2u;
-    if (at >= pc.m * words) return;
-    uint i = at / words, j = at % words * 2u;
-    float lo = vkm_linear_at(i, j), hi = vkm_linear_at(i, j + 1u);
-    STW_c(at, vkm_bf16_pair(lo, hi));
+    precise float y[TILE_N];
+    vkm_linear_tile(y);
+    VKM_FOR_TILE(if (at % 2u == 0u && i < pc.m && j < pc.n)
+                     STW_c((i * pc.n + j) / 2u, vkm_bf16_pair(y[at], y[at + 1u])))
 }

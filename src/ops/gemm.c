@@ -4,6 +4,7 @@
  * counts as zero on every device. */
 #include "ops/gemm_tiled.h"
 #include "ops/rule4.h"
+#include "ops/tiles.h"
 
 enum { PADDING = 0xffffffffu, TILE_ROWS = 64, TILE_COLS = 192 };
 
@@ -21,10 +22,6 @@ static double work_of(uint64_t m, uint64_t n, uint64_t k) {
            4.0 * (2.0 * (double)(m + n) * (double)k + 4.0 * (double)m * (double)n);
 }
 
-static vkm_launch launch_of(uint64_t outputs, double work) {
-    return vkm_launch_flat(outputs, 64, work);
-}
-
 void vkm_op_gemm(vkm_stream *s, const vkm_args_gemm *a) {
     vkm_args_gemm b = *a;
     VKM_BUG_ON(a->k & 7 || a->kpa & 7 || a->kpb & 7 || a->k > a->kpa || a->k > a->kpb,
@@ -35,7 +32,7 @@ void vkm_op_gemm(vkm_stream *s, const vkm_args_gemm *a) {
     b.b = vkm_need(a->b, operand_span(a->n, a->k, a->kpb), "gemm", "b");
     b.c = vkm_need(a->c, (uint64_t)(a->m - 1) * a->ldc + a->n, "gemm", "c");
     vkm_stream_launch(s, &vkm_kernels[VKM_K_gemm], &b,
-                      launch_of((uint64_t)a->m * a->n, work_of(a->m, a->n, a->k)));
+                      vkm_tile_launch(vkm_stream_dev(s), a->m, a->n, work_of(a->m, a->n, a->k)));
 }
 
 void vkm_op_linear(vkm_stream *s, const vkm_args_linear *a) {
@@ -50,8 +47,9 @@ void vkm_op_linear(vkm_stream *s, const vkm_args_linear *a) {
     b.row_seq = vkm_need(a->row_seq, a->n_experts ? a->m : 0, "linear", "row_seq");
     b.res = vkm_need(a->res, a->has_res ? (uint64_t)a->m * a->n : 0, "linear", "res");
     b.c = vkm_need(a->c, (uint64_t)a->m * a->n, "linear", "c");
-    vkm_stream_launch(s, &vkm_kernels[VKM_K_linear], &b,
-                      launch_of((uint64_t)a->m * a->n, work_of(a->m, a->n, a->k + k2)));
+    vkm_stream_launch(
+        s, &vkm_kernels[VKM_K_linear], &b,
+        vkm_tile_launch(vkm_stream_dev(s), a->m, a->n, work_of(a->m, a->n, a->k + k2)));
 }
 
 void vkm_op_linear_bf16(vkm_stream *s, const vkm_args_linear_bf16 *a) {
@@ -66,8 +64,9 @@ void vkm_op_linear_bf16(vkm_stream *s, const vkm_args_linear_bf16 *a) {
     b.scale = vkm_need(a->scale, a->n_experts ? a->scale.n : 0, "linear_bf16", "scale");
     b.row_seq = vkm_need(a->row_seq, a->n_experts ? a->m : 0, "linear_bf16", "row_seq");
     b.c = vkm_need(a->c, (uint64_t)a->m * a->n, "linear_bf16", "c");
-    vkm_stream_launch(s, &vkm_kernels[VKM_K_linear_bf16], &b,
-                      launch_of((uint64_t)a->m * (a->n / 2), work_of(a->m, a->n, a->k + k2)));
+    vkm_stream_launch(
+        s, &vkm_kernels[VKM_K_linear_bf16], &b,
+        vkm_tile_launch(vkm_stream_dev(s), a->m, a->n, work_of(a->m, a->n, a->k + k2)));
 }
 
 void vkm_op_gemm_seg(vkm_stream *s, const vkm_args_gemm_seg *a) {
@@ -85,7 +84,7 @@ void vkm_op_gemm_seg(vkm_stream *s, const vkm_args_gemm_seg *a) {
     b.c = vkm_need(a->c, (uint64_t)a->m * a->n, "gemm_seg", "c");
     uint32_t k = a->kpa < a->kpb ? a->kpa : a->kpb;
     vkm_stream_launch(s, &vkm_kernels[VKM_K_gemm_seg], &b,
-                      launch_of((uint64_t)a->m * a->n, work_of(a->m, a->n, k)));
+                      vkm_tile_launch(vkm_stream_dev(s), a->m, a->n, work_of(a->m, a->n, k)));
 }
 #endif
 

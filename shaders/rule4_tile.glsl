@@ -1,0 +1,110 @@
+/* Rule 4 for a tile: one group computes TILE_ROWS x (lanes * TILE_COLS) outputs. A lane has columns
+ * in fours: its four, then four further on by all lanes' fours, ... The rows depend on gl_WorkGroupID
+ * only, so that drivers which know uniform addresses load A once for all lanes. Nothing is shared
+ * between lanes, and no constant changes the order of additions in an output. */
+#ifndef VKM_RULE4_TILE_GLSL
+#define VKM_RULE4_TILE_GLSL
+#extension GL_KHR_shader_subgroup_ballot : require
+
+layout(constant_id = 1) const uint TILE_ROWS = 16;   /* 4, 8 or a multiple of 16 */
+layout(constant_id = 2) const uint TILE_COLS = 4;    /* a multiple of 4 */
+layout(constant_id = 3) const uint TILE_N = 64;      /* their product */
+layout(constant_id = 4) const uint TILE_SPREAD = 0;  /* 1: see vkm_spread */
+layout(constant_id = 5) const uint TILE_UNROLL = 2;  /* words of K a pass: 1, 2 or 4 */
+
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer U32x4_R {
+    uvec4 v[];
+};
+
+uint vkm_tile_row() {
+    return gl_WorkGroupID.y * TILE_ROWS;
+}
+
+/* Column c of this invocation. */
+uint vkm_tile_col(uint c) {
+    uint four = gl_WorkGroupID.x * (TILE_COLS / 4u) + c / 4u;
+    return (four * gl_WorkGroupSize.x + gl_LocalInvocationID.x) * 4u + c % 4u;
+}
+
+/* Whether eight lanes load eight rows of A at once and broadcast them, for drivers where a uniform
+ * load costs as much as one that is not. */
+bool vkm_spread() {
+    return TILE_SPREAD != 0u && TILE_ROWS >= 8u && gl_SubgroupSize >= 8u;
+}
+
+/* One operand: its address, rows, K as stored, and the first k / 2 to read. */
+struct vkm_operand {
+    uvec2 addr;
+    uint rows, kp, k2;
+};
+
+/* y[r * TILE_COLS + c] = rule 4 of row vkm_tile_row() + r of a and row vkm_tile_col(c) of b, over k
+ * elements. Rows past an operand's end repeat its last ones: what comes out there is not stored.
+ * Products of bf16 values are exact, so fma is the same whether the device fuses it or not. */
+void vkm_tile_rule4(vkm_operand a, vkm_operand b, uint k, out precise float y[TILE_N]) {
+    precise float sum[TILE_N];
+    uint a_at[(TILE_ROWS + 15u) / 16u], b_at[TILE_COLS / 4u];
+    uint a_last = (a.rows - 1u) / 16u * 16u + vkm_tile_row() % 16u, b_last = (b.rows - 1u) / 4u * 4u;
+    [[unroll]] for (uint p = 0u; p < (TILE_ROWS + 15u) / 16u; p++)
+        a_at[p] = vkm_op_word(min(vkm_tile_row() + 16u * p, a_last), a.k2, a.kp) / 4u;
+    [[unroll]] for (uint c = 0u; c < TILE_COLS / 4u; c++)
+        b_at[c] = vkm_op_word(min(vkm_tile_col(4u * c), b_last), b.k2, b.kp) / 4u;
+    [[unroll]] for (uint i = 0u; i < TILE_N; i++) y[i] = 0.0;
+    for (uint k0 = 0u; k0 < k; k0 += 256u) {
+        [[unroll]] for (uint i = 0u; i < TILE_N; i++) sum[i] = 0.0;
+        uint end = 2u * min(k0 + 256u, k);
+        for (uint w = 2u * k0; w < end; w += 4u * TILE_UNROLL) {
+            [[unroll]] for (uint h = 0u; h < 4u * TILE_UNROLL; h += 4u) {
+                uvec4 y4[TILE_COLS / 4u];
+                uint own[(TILE_ROWS + 7u) / 8u]; /* this lane's rows of A, when lanes share them */
+                if (vkm_spread()) {
+                    [[unroll]] for (uint r = 0u; r < TILE_ROWS; r += 8u) {
+                        uint first = (a_at[r / 16u] + w + h) * 4u + r % 16u;
+                        own[r / 8u] = U32_R(a.addr).v[first + gl_SubgroupInvocationID % 8u];
+                    }
+                }
+                [[unroll]] for (uint c = 0u; c < TILE_COLS / 4u; c++)
+                    y4[c] = U32x4_R(b.addr).v[b_at[c] + w + h];
+                [[unroll]] for (uint r = 0u; r < TILE_ROWS; r += 4u) {
+                    uvec4 x4;
+                    if (vkm_spread()) {
+                        [[unroll]] for (uint q = 0u; q < 4u; q++)
+                            x4[q] = subgroupBroadcast(own[r / 8u], r % 8u + q);
+                    } else {
+                        x4 = U32x4_R(a.addr).v[a_at[r / 16u] + w + h + r % 16u / 4u];
+                    }
+                    [[unroll]] for (uint i = 0u; i < 4u * TILE_COLS; i++) {
+                        uint x = x4[i / TILE_COLS], at = r * TILE_COLS + i;
+                        uint z = y4[i % TILE_COLS / 4u][i % 4u];
+                        sum[at] = fma(vkm_bf16_lo(x), vkm_bf16_lo(z), sum[at]);
+                        sum[at] = fma(vkm_bf16_hi(x), vkm_bf16_hi(z), sum[at]);
+                    }
+                }
+            }
+        }
+        [[unroll]] for (uint i = 0u; i < TILE_N; i++) y[i] = y[i] + sum[i];
+    }
+}
+
+/* y + f * d; a denormal product or sum counts as zero. */
+float vkm_add_scaled(float y, float f, float d) {
+    precise float p = f * d;
+    p = vkm_canon(p);
+    precise float s = y + p;
+    return vkm_canon(s);
+}
+
+/* Runs `statement` for every output of the tile: row i, column j, value index at. A real loop,
+ * because unrolled it would be most of the code. */
+#define VKM_FOR_TILE(statement)                                                                    \
+    [[dont_unroll]] for (uint r_ = 0u; r_ < TILE_ROWS; r_++) {                                     \
+        [[dont_unroll]] for (uint c_ = 0u; c_ < TILE_COLS; c_++) {                                 \
+            uint i = vkm_tile_row() + r_, j = vkm_tile_col(c_), at = r_ * TILE_COLS + c_;          \
+            statement;                                                                             \
+        }                                                                                          \
+    }
+/* For loads: an index that is never outside, since drivers load ahead of tests. */
+#define VKM_ROW(i) min(i, pc.m - 1u)
+#define VKM_AT(i, j) (min(i, pc.m - 1u) * pc.n + min(j, pc.n - 1u))
+
+#endif
