@@ -4,22 +4,22 @@
 #include "norm.glsl"
 
 void main() {
-    uint unit = vkm_group_id(), lane = gl_LocalInvocationID.x, n_cols = pc.n_heads * pc.head_dim;
+    uint unit = vkm_unit_id(), lane = vkm_unit_lane(), n_cols = pc.n_heads * pc.head_dim;
     uint row = unit / pc.n_heads, head = unit % pc.n_heads, kp = (n_cols + 7u) / 8u * 8u;
     if (row >= (pc.n_rows + 15u) / 16u * 16u) return;
     uint k2 = head * pc.head_dim / 2u, n2 = pc.head_dim / 2u;
-    if (head == pc.n_heads - 1u && lane < (kp - n_cols) / 2u)
-        STW_dx(vkm_op_word(row, n_cols / 2u + lane, kp), 0u);
+    if (head == pc.n_heads - 1u)
+        for (uint pad = n_cols / 2u + lane; pad < kp / 2u; pad += VKM_LANES)
+            STW_dx(vkm_op_word(row, pad, kp), 0u);
     if (row >= pc.n_rows) {
-        for (uint d2 = lane; d2 < n2; d2 += 64u) STW_dx(vkm_op_word(row, k2 + d2, kp), 0u);
+        for (uint d2 = lane; d2 < n2; d2 += VKM_LANES) STW_dx(vkm_op_word(row, k2 + d2, kp), 0u);
         return;
     }
     uint from = unit * pc.head_dim;
-    precise float acc = 0.0;
-    for (uint d = lane; d < pc.head_dim; d += 64u)
-        acc = acc + vkm_product(vkm_product(LD_gain(d), LD_dy(from + d)), LD_x(from + d));
-    float rstd = LD_rstd(unit), pull = vkm_norm_pull(rstd, vkm_rule5_tree(acc), pc.head_dim);
-    for (uint d2 = lane; d2 < n2; d2 += 64u) {
+    VKM_RULE5(sum, d, pc.head_dim,
+              vkm_product(vkm_product(LD_gain(d), LD_dy(from + d)), LD_x(from + d)))
+    float rstd = LD_rstd(unit), pull = vkm_norm_pull(rstd, sum, pc.head_dim);
+    for (uint d2 = lane; d2 < n2; d2 += VKM_LANES) {
         uint d = 2u * d2, i = from + d;
         float lo = vkm_norm_dx(LD_dy(i), LD_x(i), LD_gain(d), rstd, pull);
         float hi = vkm_norm_dx(LD_dy(i + 1u), LD_x(i + 1u), LD_gain(d + 1u), rstd, pull);

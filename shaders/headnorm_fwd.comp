@@ -4,15 +4,11 @@
 #include "norm.glsl"
 
 void main() {
-    uint unit = vkm_group_id(), lane = gl_LocalInvocationID.x, from = unit * pc.head_dim;
+    uint unit = vkm_unit_id(), lane = vkm_unit_lane(), from = unit * pc.head_dim;
     if (unit >= pc.n_rows * pc.n_heads) return;
-    precise float acc = 0.0;
-    for (uint d = lane; d < pc.head_dim; d += 64u)
-        acc = acc + vkm_product(LD_x(from + d), LD_x(from + d));
-    precise float rstd = vkm_div(vkm_rule5_tree(acc), float(int(pc.head_dim)));
-    rstd = rstd + pc.eps;
-    rstd = vkm_rsqrt(rstd);
+    VKM_RULE5(sum, d, pc.head_dim, vkm_square(LD_x(from + d)))
+    float rstd = vkm_norm_rstd(sum, pc.head_dim, pc.eps);
     if (lane == 0u) ST_rstd(unit, rstd);
-    for (uint d = lane; d < pc.head_dim; d += 64u)
+    for (uint d = lane; d < pc.head_dim; d += VKM_LANES)
         ST_y(from + d, vkm_product(vkm_product(LD_x(from + d), rstd), LD_gain(d)));
 }

@@ -1,4 +1,4 @@
-/* Backward of an RMS norm over n elements, shared by the row and the head form:
+/* RMS norm over n elements, shared by the row and the head form:
  * dx = rstd * (gain * dy) - x * (rstd^3 / n * sum(gain * dy * x)). Every product that may be tiny is
  * canonicalised before it is added: a device that flushes denormals sees the same terms. */
 #ifndef VKM_NORM_GLSL
@@ -11,7 +11,16 @@ float vkm_product(float x, float y) {
     return vkm_canon(p);
 }
 
-/* The factor of x, from the sum. */
+float vkm_square(float x) { return vkm_product(x, x); }
+
+/* 1 / rms, from the sum of squares. */
+float vkm_norm_rstd(float sum, uint n, float eps) {
+    precise float t = vkm_div(sum, float(int(n)));
+    t = t + eps;
+    return vkm_rsqrt(t);
+}
+
+/* The factor of x in the gradient, from the sum. */
 float vkm_norm_pull(float rstd, float sum, uint n) {
     precise float t = rstd * rstd;
     t = t * rstd;

@@ -4,13 +4,12 @@
 #include "norm.glsl"
 
 void main() {
-    uint row = vkm_group_id(), lane = gl_LocalInvocationID.x, from = row * pc.n_cols;
+    uint row = vkm_unit_id(), lane = vkm_unit_lane(), from = row * pc.n_cols;
     if (row >= pc.n_rows) return;
-    precise float acc = 0.0;
-    for (uint c = lane; c < pc.n_cols; c += 64u)
-        acc = acc + vkm_product(vkm_product(LD_gain(c), LD_dy(from + c)), LD_x(from + c));
-    float rstd = LD_rstd(row), pull = vkm_norm_pull(rstd, vkm_rule5_tree(acc), pc.n_cols);
-    for (uint c = lane; c < pc.n_cols; c += 64u) {
+    VKM_RULE5(sum, c, pc.n_cols,
+              vkm_product(vkm_product(LD_gain(c), LD_dy(from + c)), LD_x(from + c)))
+    float rstd = LD_rstd(row), pull = vkm_norm_pull(rstd, sum, pc.n_cols);
+    for (uint c = lane; c < pc.n_cols; c += VKM_LANES) {
         precise float d = vkm_norm_dx(LD_dy(from + c), LD_x(from + c), LD_gain(c), rstd, pull);
         if (pc.accumulate != 0u) d = LD_dx(from + c) + d;
         ST_dx(from + c, d);

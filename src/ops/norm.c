@@ -4,9 +4,14 @@
 #include "ops/oprow.h"
 
 #ifndef VKM_TWIN64
-/* One workgroup of 64 a unit (a row, or a head of a row). */
-static vkm_launch launch_units(uint64_t units, uint32_t n_cols) {
-    return vkm_launch_flat(units * 64, 64, 40.0 * (double)units * n_cols);
+/* A unit (a row, or a head of a row) takes a workgroup of 64, or on CPU drivers one invocation
+ * (VKM_LANES of shaders/reduce.glsl). */
+static vkm_launch launch_units(vkm_stream *s, uint64_t units, uint32_t n_cols) {
+    double work = 40.0 * (double)units * n_cols;
+    int gpu = vkm_dev_class_of(vkm_stream_dev(s)) == VKM_CLASS_GPU;
+    vkm_launch how = gpu ? vkm_launch_flat(units * 64, 64, work) : vkm_launch_flat(units, 16, work);
+    how.spec[1] = gpu ? 64 : 1;
+    return how;
 }
 
 void vkm_op_rmsnorm_fwd(vkm_stream *s, const vkm_args_rmsnorm_fwd *a) {
@@ -17,7 +22,7 @@ void vkm_op_rmsnorm_fwd(vkm_stream *s, const vkm_args_rmsnorm_fwd *a) {
     b.y = vkm_need(a->y, vkm_op_size(a->n_rows, a->n_cols), "rmsnorm_fwd", "y");
     b.rstd = vkm_need(a->rstd, a->n_rows, "rmsnorm_fwd", "rstd");
     vkm_stream_launch(s, &vkm_kernels[VKM_K_rmsnorm_fwd], &b,
-                      launch_units(vkm_round_up(a->n_rows, 16), a->n_cols));
+                      launch_units(s, vkm_round_up(a->n_rows, 16), a->n_cols));
 }
 
 void vkm_op_rmsnorm_bwd(vkm_stream *s, const vkm_args_rmsnorm_bwd *a) {
@@ -29,7 +34,8 @@ void vkm_op_rmsnorm_bwd(vkm_stream *s, const vkm_args_rmsnorm_bwd *a) {
     b.gain = vkm_need(a->gain, a->n_cols, "rmsnorm_bwd", "gain");
     b.rstd = vkm_need(a->rstd, a->n_rows, "rmsnorm_bwd", "rstd");
     b.dx = vkm_need(a->dx, n, "rmsnorm_bwd", "dx");
-    vkm_stream_launch(s, &vkm_kernels[VKM_K_rmsnorm_bwd], &b, launch_units(a->n_rows, a->n_cols));
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_rmsnorm_bwd], &b,
+                      launch_units(s, a->n_rows, a->n_cols));
 }
 
 void vkm_op_headnorm_fwd(vkm_stream *s, const vkm_args_headnorm_fwd *a) {
@@ -40,7 +46,7 @@ void vkm_op_headnorm_fwd(vkm_stream *s, const vkm_args_headnorm_fwd *a) {
     b.gain = vkm_need(a->gain, a->head_dim, "headnorm_fwd", "gain");
     b.y = vkm_need(a->y, n, "headnorm_fwd", "y");
     b.rstd = vkm_need(a->rstd, units, "headnorm_fwd", "rstd");
-    vkm_stream_launch(s, &vkm_kernels[VKM_K_headnorm_fwd], &b, launch_units(units, a->head_dim));
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_headnorm_fwd], &b, launch_units(s, units, a->head_dim));
 }
 
 void vkm_op_headnorm_bwd(vkm_stream *s, const vkm_args_headnorm_bwd *a) {
@@ -54,7 +60,7 @@ void vkm_op_headnorm_bwd(vkm_stream *s, const vkm_args_headnorm_bwd *a) {
     b.rstd = vkm_need(a->rstd, units, "headnorm_bwd", "rstd");
     b.dx = vkm_need(a->dx, vkm_op_size(a->n_rows, a->n_heads * a->head_dim), "headnorm_bwd", "dx");
     vkm_stream_launch(s, &vkm_kernels[VKM_K_headnorm_bwd], &b,
-                      launch_units(vkm_round_up(a->n_rows, 16) * a->n_heads, a->head_dim));
+                      launch_units(s, vkm_round_up(a->n_rows, 16) * a->n_heads, a->head_dim));
 }
 
 void vkm_op_rope_fwd(vkm_stream *s, const vkm_args_rope_fwd *a) {
@@ -83,7 +89,7 @@ void vkm_op_rope_bwd(vkm_stream *s, const vkm_args_rope_bwd *a) {
 #endif
 
 /* 1 / rms of x[n]. */
-static real rstd_of(const real *x, uint32_t n, float eps) {
+static inline real rstd_of(const real *x, uint32_t n, float eps) {
     real acc[64] = {0};
     for (uint32_t i = 0; i < n; i += 64)
         for (uint32_t l = 0, m = n - i < 64 ? n - i : 64; l < m; l++)
@@ -92,14 +98,15 @@ static real rstd_of(const real *x, uint32_t n, float eps) {
 }
 
 /* dx = rstd * (gain * dy) - x * pull, pull = rstd^3 / n * sum(gain * dy * x) */
-static real norm_pull(const real *dy, const real *x, const real *gain, real rstd, uint32_t n) {
+static inline real norm_pull(const real *dy, const real *x, const real *gain, real rstd,
+                             uint32_t n) {
     real acc[64] = {0};
     for (uint32_t i = 0; i < n; i += 64)
         for (uint32_t l = 0, m = n - i < 64 ? n - i : 64; l < m; l++)
             acc[l] += canon(canon(gain[i + l] * dy[i + l]) * x[i + l]);
     return canon(vkm_div(rstd * rstd * rstd, (real)(int)n) * vkm_rule5_tree(acc));
 }
-static real norm_dx(real dy, real x, real gain, real rstd, real pull) {
+static inline real norm_dx(real dy, real x, real gain, real rstd, real pull) {
     return canon(canon(rstd * canon(gain * dy)) - canon(x * pull));
 }
 

@@ -18,15 +18,23 @@
 #ifdef VKM_GLSL
 #include "numerics.h"
 #include "philox.h"
-#define VKM_INT(x)   int(x)
-#define VKM_UINT(x)  uint(x)
-#define VKM_FLOAT(i) float(i) /* of an int below 2^24: exact */
+#define VKM_INT(x)                  int(x)
+#define VKM_UINT(x)                 uint(x)
+#define VKM_FLOAT(i)                float(i) /* of an int below 2^24: exact */
+#define VKM_SELECT(condition, x, y) ((condition) ? (x) : (y))
 #else
 #include "base/philox.h"
 #include "ops/numerics.h"
-#define VKM_INT(x)   ((int)(x))
-#define VKM_UINT(x)  ((uint)(x))
-#define VKM_FLOAT(i) ((float)(i))
+#define VKM_INT(x)                  ((int)(x))
+#define VKM_UINT(x)                 ((uint)(x))
+#define VKM_FLOAT(i)                ((float)(i))
+/* By masks: gcc turns a conditional expression into a branch and then vectorises no loop over it.
+ */
+static inline uint vkm_select(int condition, uint x, uint y) {
+    uint mask = 0u - (uint)condition;
+    return (x & mask) | (y & ~mask);
+}
+#define VKM_SELECT(condition, x, y) vkm_select((condition), (x), (y))
 #endif
 
 #define VKM_ABS_BITS 0x7fffffffu
@@ -36,14 +44,14 @@
 /* |x| as bits, denormals as 0. */
 VKM_FN uint vkm_magnitude(float x) {
     uint a = vkm_bits(x) & VKM_ABS_BITS;
-    return a < 0x00800000u ? 0u : a;
+    return VKM_SELECT(a < 0x00800000u, 0u, a);
 }
 
 /* A float from sign, exponent field (any int) and 24-bit significand in [2^23, 2^24]. */
 VKM_FN float vkm_compose(uint sign, int field, uint significand) {
     uint w = (VKM_UINT(field) << 23) + (significand - 0x800000u);
-    w = field >= 255 ? VKM_INF_BITS : w;
-    w = field <= 0 ? 0u : (w | sign);
+    w = VKM_SELECT(field >= 255, VKM_INF_BITS, w);
+    w = VKM_SELECT(field <= 0, 0u, (w | sign));
     return vkm_from_bits(w);
 }
 
@@ -51,8 +59,8 @@ VKM_FN float vkm_compose(uint sign, int field, uint significand) {
 VKM_FN float vkm_exp(float x) {
     uint u = vkm_bits(x), a = u & VKM_ABS_BITS;
     /* beyond +-104 the result is known; below 2^-25 it is 1 */
-    VKM_PRECISE float y = a > 0x42d00000u ? 0.0f : x;
-    y = a < 0x33000000u ? 0.0f : y;
+    uint near = VKM_SELECT(a > 0x42d00000u, 0u, u);
+    VKM_PRECISE float y = vkm_from_bits(VKM_SELECT(a < 0x33000000u, 0u, near));
     VKM_PRECISE float t = y * 1.44269504f;
     t = t + 12582912.0f; /* 1.5 * 2^23: the integer nearest to t is in the low bits */
     int n = VKM_INT(vkm_bits(t) - 0x4b400000u);
@@ -75,10 +83,10 @@ VKM_FN float vkm_exp(float x) {
     q = q + 1.0f;
     int field = VKM_INT(vkm_bits(q) >> 23) + n;
     uint w = vkm_bits(q) + (VKM_UINT(n) << 23);
-    w = field >= 255 ? VKM_INF_BITS : w;
-    w = field <= 0 ? 0u : w;
-    w = a > 0x42d00000u ? (u == a ? VKM_INF_BITS : 0u) : w;
-    w = a > VKM_INF_BITS ? VKM_NAN_BITS : w;
+    w = VKM_SELECT(field >= 255, VKM_INF_BITS, w);
+    w = VKM_SELECT(field <= 0, 0u, w);
+    w = VKM_SELECT(a > 0x42d00000u, VKM_SELECT(u == a, VKM_INF_BITS, 0u), w);
+    w = VKM_SELECT(a > VKM_INF_BITS, VKM_NAN_BITS, w);
     return vkm_from_bits(w);
 }
 
@@ -116,9 +124,9 @@ VKM_FN float vkm_log(float x) {
     y = e * 0.693145752f;
     p = p + y;
     uint w = vkm_bits(vkm_canon(p));
-    w = u == VKM_INF_BITS ? VKM_INF_BITS : w;
-    w = u > VKM_INF_BITS ? VKM_NAN_BITS : w; /* NaN, or the sign is set */
-    w = a == 0u ? 0xff800000u : w;
+    w = VKM_SELECT(u == VKM_INF_BITS, VKM_INF_BITS, w);
+    w = VKM_SELECT(u > VKM_INF_BITS, VKM_NAN_BITS, w); /* NaN, or the sign is set */
+    w = VKM_SELECT(a == 0u, 0xff800000u, w);
     return vkm_from_bits(w);
 }
 
@@ -141,51 +149,44 @@ VKM_FN float vkm_reciprocal_seed(float b) {
     return r;
 }
 
-/* Correctly rounded: a float quotient, then its remainder modulo 2^32 (the true one is small) sets
- * it right, at most three units either way; an exact tie cannot occur. */
+/* x / y for bits ax, ay of normal |x|, |y|. The float quotient's significand n is within three of
+ * the right one, so the remainder modulo 2^32 is the true one; divided in float it tells the
+ * correction to within a half, which the new remainder settles. An exact tie cannot occur. */
+VKM_FN uint vkm_div_normal(uint ax, uint ay, uint sign) {
+    uint fx = ax & 0x007fffffu, fy = ay & 0x007fffffu;
+    uint below = VKM_UINT(fx < fy);
+    uint my = fy | 0x800000u;
+    VKM_PRECISE float b = vkm_from_bits(fy | 0x3f800000u);
+    VKM_PRECISE float reciprocal = vkm_reciprocal_seed(b);
+    VKM_PRECISE float q = vkm_from_bits((fx | 0x4b000000u) + (below << 23));
+    q = q * reciprocal; /* in [2^23, 2^24], nearly */
+    int n = VKM_INT(q), d = VKM_INT(my);
+    uint top = fx << 23; /* of the dividend's significand, modulo 2^32 */
+    top = top + (top & (0u - below));
+    int r = VKM_INT(top - VKM_UINT(n) * my);
+    q = VKM_FLOAT(r) * 1.1920929e-07f; /* 2^-23; |r| < 5 my */
+    q = q * reciprocal;
+    q = q + 8.5f;
+    int k = VKM_INT(q) - 8; /* the nearest integer, or its neighbour when q is half-way */
+    r -= k * d;
+    n += k + VKM_INT(2 * r > d) - VKM_INT(2 * r < 0 - d);
+    int field = VKM_INT(ax >> 23) - VKM_INT(ay >> 23) + 127 - VKM_INT(below);
+    return vkm_bits(vkm_compose(sign, field, VKM_UINT(n)));
+}
+
+/* Correctly rounded. */
 VKM_FN float vkm_div(float x, float y) {
     uint ax = vkm_magnitude(x), ay = vkm_magnitude(y);
     uint sign = (vkm_bits(x) ^ vkm_bits(y)) & 0x80000000u;
-    uint fx = ax & 0x007fffffu, fy = ay & 0x007fffffu;
-    int below = fx < fy ? 1 : 0;
-    uint mx = (fx | 0x800000u), my = fy | 0x800000u;
-    VKM_PRECISE float b = vkm_from_bits(fy | 0x3f800000u);
-    VKM_PRECISE float q = vkm_reciprocal_seed(b);
-    b = vkm_from_bits(fx | (below != 0 ? 0x4b800000u : 0x4b000000u));
-    q = q * b; /* in [2^23, 2^24], nearly */
-    int n = VKM_INT(q);
-    int d = VKM_INT(my);
-    uint top = below != 0 ? (mx << 24) : (mx << 23);
-    int r = VKM_INT(top - VKM_UINT(n) * my);
-    int c = r < 0 ? 1 : 0;
-    n -= c;
-    r += c * d;
-    c = r < 0 ? 1 : 0;
-    n -= c;
-    r += c * d;
-    c = r < 0 ? 1 : 0;
-    n -= c;
-    r += c * d;
-    c = r >= d ? 1 : 0;
-    n += c;
-    r -= c * d;
-    c = r >= d ? 1 : 0;
-    n += c;
-    r -= c * d;
-    c = r >= d ? 1 : 0;
-    n += c;
-    r -= c * d;
-    n += 2 * r > d ? 1 : 0;
-    int field = VKM_INT(ax >> 23) - VKM_INT(ay >> 23) + 127 - below;
-    uint w = vkm_bits(vkm_compose(sign, field, VKM_UINT(n)));
-    w = ax == 0u ? 0u : w;
-    w = ay == VKM_INF_BITS ? 0u : w;
-    w = ay == 0u ? (sign | VKM_INF_BITS) : w;
-    w = ax == VKM_INF_BITS ? (sign | VKM_INF_BITS) : w;
-    w = (ax | ay) == 0u ? VKM_NAN_BITS : w;
-    w = (ax >= VKM_INF_BITS && ay >= VKM_INF_BITS) ? VKM_NAN_BITS : w;
-    w = ax > VKM_INF_BITS ? VKM_NAN_BITS : w;
-    w = ay > VKM_INF_BITS ? VKM_NAN_BITS : w;
+    uint w = vkm_div_normal(ax, ay, sign);
+    w = VKM_SELECT(ax == 0u, 0u, w);
+    w = VKM_SELECT(ay == VKM_INF_BITS, 0u, w);
+    w = VKM_SELECT(ay == 0u, (sign | VKM_INF_BITS), w);
+    w = VKM_SELECT(ax == VKM_INF_BITS, (sign | VKM_INF_BITS), w);
+    w = VKM_SELECT((ax | ay) == 0u, VKM_NAN_BITS, w);
+    w = VKM_SELECT((ax & ay) == VKM_INF_BITS, VKM_NAN_BITS, w); /* Inf / Inf, or a NaN */
+    w = VKM_SELECT(ax > VKM_INF_BITS, VKM_NAN_BITS, w);
+    w = VKM_SELECT(ay > VKM_INF_BITS, VKM_NAN_BITS, w);
     return vkm_from_bits(w);
 }
 
@@ -219,7 +220,7 @@ VKM_FN uint vkm_sqrt_half(uint a) {
     return ((a >> 23) + ((a >> 23) & 1u)) >> 1;
 }
 
-/* Correctly rounded, in the manner of vkm_div. */
+/* Correctly rounded, in the manner of vkm_div_normal: the root is near n + r / (2 n). */
 VKM_FN float vkm_sqrt(float x) {
     uint u = vkm_bits(x), a = vkm_magnitude(x);
     VKM_PRECISE float m = vkm_sqrt_reduce(a);
@@ -227,34 +228,23 @@ VKM_FN float vkm_sqrt(float x) {
     y = vkm_rsqrt_step(m, y);
     y = vkm_rsqrt_step(m, y);
     y = vkm_rsqrt_last(m, y);
-    y = y * m;
-    y = y * 8388608.0f;
-    int n = VKM_INT(y);
-    uint top = ((a & 0x007fffffu) | 0x800000u) << (24u - ((a >> 23) & 1u));
+    VKM_PRECISE float root = y * m;
+    root = root * 8388608.0f;
+    int n = VKM_INT(root);
+    uint top = a << 23; /* of the radicand, modulo 2^32: the hidden bit is shifted out */
+    top = top + (top & (((a >> 23) & 1u) - 1u));
     int r = VKM_INT(top - VKM_UINT(n) * VKM_UINT(n)); /* radicand - n^2 */
-    int c = r < 0 ? 1 : 0;
-    n -= c;
-    r += c * (2 * n + 1);
-    c = r < 0 ? 1 : 0;
-    n -= c;
-    r += c * (2 * n + 1);
-    c = r < 0 ? 1 : 0;
-    n -= c;
-    r += c * (2 * n + 1);
-    c = r > 2 * n ? 1 : 0;
-    r -= c * (2 * n + 1);
-    n += c;
-    c = r > 2 * n ? 1 : 0;
-    r -= c * (2 * n + 1);
-    n += c;
-    c = r > 2 * n ? 1 : 0;
-    r -= c * (2 * n + 1);
-    n += c;
-    n += r > n ? 1 : 0;
+    root = VKM_FLOAT(r) * 5.96046448e-08f;            /* 2^-24: r / (2 n) */
+    root = root * y;
+    root = root + 8.5f;
+    int k = VKM_INT(root) - 8;
+    r -= k * (2 * n + k);
+    n += k;
+    n += VKM_INT(r > n) - VKM_INT(r <= 0 - n);
     uint w = ((vkm_sqrt_half(a) + 63u) << 23) + (VKM_UINT(n) - 0x800000u);
-    w = u == VKM_INF_BITS ? VKM_INF_BITS : w;
-    w = u > VKM_INF_BITS ? VKM_NAN_BITS : w;
-    w = a == 0u ? 0u : w;
+    w = VKM_SELECT(u == VKM_INF_BITS, VKM_INF_BITS, w);
+    w = VKM_SELECT(u > VKM_INF_BITS, VKM_NAN_BITS, w);
+    w = VKM_SELECT(a == 0u, 0u, w);
     return vkm_from_bits(w);
 }
 
@@ -268,9 +258,9 @@ VKM_FN float vkm_rsqrt(float x) {
     y = vkm_rsqrt_step(m, y);
     y = vkm_rsqrt_last(m, y);
     uint w = vkm_bits(y) + ((64u - vkm_sqrt_half(a)) << 23);
-    w = u == VKM_INF_BITS ? 0u : w;
-    w = u > VKM_INF_BITS ? VKM_NAN_BITS : w;
-    w = a == 0u ? VKM_INF_BITS : w;
+    w = VKM_SELECT(u == VKM_INF_BITS, 0u, w);
+    w = VKM_SELECT(u > VKM_INF_BITS, VKM_NAN_BITS, w);
+    w = VKM_SELECT(a == 0u, VKM_INF_BITS, w);
     return vkm_from_bits(w);
 }
 
@@ -307,7 +297,7 @@ VKM_FN float vkm_cos_quarter(float v) {
 VKM_FN float vkm_sin_turned(uint quarter, float v) {
     VKM_PRECISE float s = vkm_sin_quarter(v);
     VKM_PRECISE float c = vkm_cos_quarter(v);
-    uint w = vkm_bits((quarter & 1u) != 0u ? c : s) ^ ((quarter & 2u) << 30);
+    uint w = VKM_SELECT((quarter & 1u) != 0u, vkm_bits(c), vkm_bits(s)) ^ ((quarter & 2u) << 30);
     return vkm_canon(vkm_from_bits(w));
 }
 
@@ -331,13 +321,13 @@ VKM_FN float vkm_cos_turn(float u) {
 
 /* Word i of 2 / pi, after two words of zeros. */
 VKM_FN uint vkm_two_over_pi(uint i) {
-    uint w = i == 2u ? 0xa2f9836eu : 0u;
-    w = i == 3u ? 0x4e441529u : w;
-    w = i == 4u ? 0xfc2757d1u : w;
-    w = i == 5u ? 0xf534ddc0u : w;
-    w = i == 6u ? 0xdb629599u : w;
-    w = i == 7u ? 0x3c439041u : w;
-    w = i == 8u ? 0xfe5163abu : w;
+    uint w = VKM_SELECT(i == 2u, 0xa2f9836eu, 0u);
+    w = VKM_SELECT(i == 3u, 0x4e441529u, w);
+    w = VKM_SELECT(i == 4u, 0xfc2757d1u, w);
+    w = VKM_SELECT(i == 5u, 0xf534ddc0u, w);
+    w = VKM_SELECT(i == 6u, 0xdb629599u, w);
+    w = VKM_SELECT(i == 7u, 0x3c439041u, w);
+    w = VKM_SELECT(i == 8u, 0xfe5163abu, w);
     return w;
 }
 
@@ -346,18 +336,18 @@ VKM_FN uint vkm_two_over_pi(uint i) {
 VKM_FN float vkm_sin_reduced(uint a, uint quarters) {
     /* x = m 2^(field - 150); bit 0 of the window weighs 2 quarter turns after the product */
     uint m = (a & 0x007fffffu) | 0x800000u, at = (a >> 23) - 88u;
-    uint i = at >> 5, s = at & 31u, back = (32u - s) & 31u, keep = s == 0u ? 0u : 0xffffffffu;
+    uint i = at >> 5, s = at & 31u, back = (32u - s) & 31u, keep = 0u - VKM_UINT(s != 0u);
     uint t1 = vkm_two_over_pi(i + 1u), t2 = vkm_two_over_pi(i + 2u);
     uint w0 = (vkm_two_over_pi(i) << s) | ((t1 >> back) & keep);
     uint w1 = (t1 << s) | ((t2 >> back) & keep);
     uint w2 = (t2 << s) | ((vkm_two_over_pi(i + 3u) >> back) & keep);
     uint carry = vkm_mulhi(m, w2), lo = m * w1 + carry;
-    uint hi = m * w0 + vkm_mulhi(m, w1) + (lo < carry ? 1u : 0u);
+    uint hi = m * w0 + vkm_mulhi(m, w1) + VKM_UINT(lo < carry);
     uint n = (hi + 0x20000000u) >> 30;
     hi -= n << 30; /* two's complement, between -1/2 and 1/2 */
     uint sign = hi & 0x80000000u;
-    hi = sign != 0u ? ~hi + (lo == 0u ? 1u : 0u) : hi;
-    lo = sign != 0u ? 0u - lo : lo;
+    hi = VKM_SELECT(sign != 0u, ~hi + VKM_UINT(lo == 0u), hi);
+    lo = VKM_SELECT(sign != 0u, 0u - lo, lo);
     VKM_PRECISE float v = VKM_FLOAT(VKM_INT(lo & 0x3fffu)) * 2.16840434e-19f; /* 2^-62 */
     VKM_PRECISE float part = VKM_FLOAT(VKM_INT(((hi & 63u) << 18) | (lo >> 14)));
     part = part * 3.55271368e-15f; /* 2^-48 */
@@ -369,20 +359,21 @@ VKM_FN float vkm_sin_reduced(uint a, uint quarters) {
 
 VKM_FN float vkm_sin(float x) {
     uint u = vkm_bits(x), a = u & VKM_ABS_BITS;
-    uint safe = a < 0x39800000u || a >= VKM_INF_BITS ? 0x3f800000u : a;
+    uint safe = VKM_SELECT(a < 0x39800000u, 0x3f800000u, a);
+    safe = VKM_SELECT(a >= VKM_INF_BITS, 0x3f800000u, safe);
     uint w = vkm_bits(vkm_sin_reduced(safe, 0u)) ^ (u & 0x80000000u);
-    w = a < 0x39800000u ? u : w; /* below 2^-12, x is nearer than the polynomial */
-    w = a >= VKM_INF_BITS ? VKM_NAN_BITS : w;
+    w = VKM_SELECT(a < 0x39800000u, u, w); /* below 2^-12, x is nearer than the polynomial */
+    w = VKM_SELECT(a >= VKM_INF_BITS, VKM_NAN_BITS, w);
     return vkm_canon(vkm_from_bits(w));
 }
 
 VKM_FN float vkm_cos(float x) {
     uint a = vkm_bits(x) & VKM_ABS_BITS;
-    uint safe = a < 0x39000000u ? 0x39000000u : a;
-    safe = a >= VKM_INF_BITS ? 0x3f800000u : safe;
+    uint safe = VKM_SELECT(a < 0x39000000u, 0x39000000u, a);
+    safe = VKM_SELECT(a >= VKM_INF_BITS, 0x3f800000u, safe);
     uint w = vkm_bits(vkm_sin_reduced(safe, 1u));
-    w = a < 0x39000000u ? 0x3f800000u : w;
-    w = a >= VKM_INF_BITS ? VKM_NAN_BITS : w;
+    w = VKM_SELECT(a < 0x39000000u, 0x3f800000u, w);
+    w = VKM_SELECT(a >= VKM_INF_BITS, VKM_NAN_BITS, w);
     return vkm_from_bits(w);
 }
 
@@ -393,9 +384,12 @@ VKM_FN float vkm_minus_abs(float x) {
 
 VKM_FN float vkm_sigmoid(float x) {
     VKM_PRECISE float e = vkm_exp(vkm_minus_abs(x));
-    VKM_PRECISE float d = e + 1.0f;
-    VKM_PRECISE float n = (vkm_bits(x) & 0x80000000u) != 0u ? e : 1.0f;
-    return vkm_div(n, d);
+    VKM_PRECISE float d = e + 1.0f; /* in [1, 2] */
+    uint n = VKM_SELECT((vkm_bits(x) & 0x80000000u) != 0u, vkm_bits(e), 0x3f800000u);
+    uint w = vkm_div_normal(n, vkm_bits(d), 0u);
+    w = VKM_SELECT(n == 0u, 0u, w);
+    w = VKM_SELECT(vkm_bits(d) > VKM_INF_BITS, VKM_NAN_BITS, w); /* so is e, and n */
+    return vkm_from_bits(w);
 }
 
 /* x sigmoid(x) of s = sigmoid(x), for callers that need s as well; below 2^-100 it is +0, so that
@@ -403,8 +397,8 @@ VKM_FN float vkm_sigmoid(float x) {
 VKM_FN float vkm_silu_of(float x, float s) {
     VKM_PRECISE float y = x * s;
     uint w = vkm_bits(y);
-    w = (w & VKM_ABS_BITS) < 0x0d800000u ? 0u : w;
-    w = vkm_bits(s) == 0u ? 0u : w; /* also at -Inf */
+    w = VKM_SELECT((w & VKM_ABS_BITS) < 0x0d800000u, 0u, w);
+    w = VKM_SELECT(vkm_bits(s) == 0u, 0u, w); /* also at -Inf */
     return vkm_from_bits(w);
 }
 VKM_FN float vkm_silu(float x) {
@@ -420,8 +414,9 @@ VKM_FN float vkm_softplus(float x) {
     VKM_PRECISE float l = vkm_div(c, w);
     VKM_PRECISE float g = vkm_log(w);
     l = l + g;
-    l = vkm_bits(u) < 0x33000000u ? u : l;
-    VKM_PRECISE float m = (vkm_bits(x) & 0x80000000u) != 0u ? 0.0f : x;
+    l = vkm_from_bits(VKM_SELECT(vkm_bits(u) < 0x33000000u, vkm_bits(u), vkm_bits(l)));
+    VKM_PRECISE float m =
+        vkm_from_bits(VKM_SELECT((vkm_bits(x) & 0x80000000u) != 0u, 0u, vkm_bits(x)));
     m = m + l;
     return vkm_canon(m);
 }

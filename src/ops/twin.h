@@ -66,7 +66,15 @@ static inline double vkm_softplus(double x) {
 }
 #else
 #include "ops/softmath.h"
-#define VKM_REF(name) void vkm_ref_##name(const vkm_args_##name *a, vkm_part me)
+/* A reference is compiled for several instruction sets; the loader takes the widest that the
+ * machine has. No bit can change: products are never fused and sums never reordered
+ * (CMakeLists.txt). */
+#if defined(__x86_64__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#define VKM_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#else
+#define VKM_CLONES
+#endif
+#define VKM_REF(name) VKM_CLONES void vkm_ref_##name(const vkm_args_##name *a, vkm_part me)
 typedef float real;
 typedef uint16_t bf16;
 static inline real ldb(bf16 x) {
