@@ -116,8 +116,35 @@ static void test_slices_tile_the_grid(void **state) {
     vkm_dev_close(dev);
 }
 
+/* What a driver's verdict becomes: the status, and the kernels that were in flight. */
+static void test_errors_are_told_apart(void **state) {
+    (void)state;
+    vkm_dev *dev = open_dev();
+    vk_dev *vk = vkm_vk_of(dev);
+    vkm_err err = {0};
+    vk_slot *slot = &vk->slots[vk->next_slot];
+    const vkm_kernel_id flying[] = {VKM_K_gemm, VKM_K_gemm, VKM_K_f32_to_bf16};
+    for (uint32_t i = 0; i < VKM_COUNTOF(flying); i++)
+        if (vkm_vk_kernel_get(vk, &vkm_kernels[flying[i]], &slot->slices[i].kernel, &err))
+            fail_msg("%s", err.msg);
+    slot->value = 1;
+    slot->n_slices = VKM_COUNTOF(flying);
+    assert_int_equal(vkm_vk_fail(vk, &err, VK_ERROR_DEVICE_LOST, "a test"), VKM_DEVICE_LOST);
+    assert_non_null(strstr(err.msg, "last kernels submitted: gemm, f32_to_bf16;"));
+    assert_non_null(strstr(err.msg, dev->name));
+    err = (vkm_err){0};
+    assert_int_equal(vkm_vk_fail(vk, &err, VK_TIMEOUT, "a test"), VKM_DEVICE_LOST);
+    err = (vkm_err){0};
+    assert_int_equal(vkm_vk_fail(vk, &err, VK_ERROR_OUT_OF_DEVICE_MEMORY, "a test"), VKM_FAILED);
+    assert_non_null(strstr(err.msg, "out of device memory"));
+    slot->value = slot->n_slices = 0; /* it was not really so */
+    vk->lost = 0;
+    vkm_dev_close(dev);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_slices_tile_the_grid),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_errors_are_told_apart),
+                                       cmocka_unit_test(test_slices_tile_the_grid),
                                        cmocka_unit_test(test_gates_hold_when_cut)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
