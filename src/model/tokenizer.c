@@ -179,7 +179,7 @@ static vkm_status load_merges(vkm_tokenizer *t, vkm_jv model, vkm_err *err) {
     vkm_strbuf joined = {0};
     uint32_t rank = 0;
     for (vkm_jv e = vkm_json_first(merges); !st && e.v; e = vkm_json_next(e), rank++) {
-        const char *left = NULL, *right = NULL;
+        const char *left = "", *right = "";
         size_t n_left = 0;
         st = split_merge(e, &left, &n_left, &right, err);
         if (st) break;
@@ -423,23 +423,36 @@ static vkm_status load_document(vkm_tokenizer *t, vkm_jv root, vkm_err *err) {
     return st ? st : load_added(t, of_char, added, err);
 }
 
-vkm_status vkm_tokenizer_load(const char *path, vkm_tokenizer **out, vkm_err *err) {
-    static const vkm_json_limits limits = {.max_bytes = (size_t)256 << 20, .max_depth = 16};
-    char file[VKM_PATH_MAX];
-    vkm_json *doc = NULL;
-    *out = NULL;
+static const vkm_json_limits limits = {.max_bytes = (size_t)256 << 20, .max_depth = 16};
+
+/* Takes the document over. */
+static vkm_status build(vkm_json *doc, vkm_tokenizer **out, vkm_err *err) {
     vkm_tokenizer *t = vkm_calloc(1, sizeof *t, "a tokenizer", err);
-    if (!t) return err->status;
-    vkm_status st = vkm_dir_exists(path) ? vkm_path_join(file, path, "tokenizer.json", err)
-                                         : vkm_path_join(file, NULL, path, err);
-    if (!st) st = vkm_json_load(file, &limits, &doc, err);
-    if (!st) st = load_document(t, vkm_json_root(doc), err);
+    vkm_status st = t ? load_document(t, vkm_json_root(doc), err) : err->status;
     vkm_json_free(doc);
     if (st)
         vkm_tokenizer_free(t);
     else
         *out = t;
     return st;
+}
+
+vkm_status vkm_tokenizer_parse(const char *text, size_t n, const char *name, vkm_tokenizer **out,
+                               vkm_err *err) {
+    vkm_json *doc = NULL;
+    *out = NULL;
+    vkm_status st = vkm_json_parse(text, n, name, &limits, &doc, err);
+    return st ? st : build(doc, out, err);
+}
+
+vkm_status vkm_tokenizer_load(const char *path, vkm_tokenizer **out, vkm_err *err) {
+    char file[VKM_PATH_MAX];
+    vkm_json *doc = NULL;
+    *out = NULL;
+    vkm_status st = vkm_path_join(file, vkm_dir_exists(path) ? path : NULL,
+                                  vkm_dir_exists(path) ? "tokenizer.json" : path, err);
+    if (!st) st = vkm_json_load(file, &limits, &doc, err);
+    return st ? st : build(doc, out, err);
 }
 
 void vkm_tokenizer_free(vkm_tokenizer *t) {

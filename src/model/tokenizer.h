@@ -12,7 +12,10 @@ typedef struct vkm_tokenizer vkm_tokenizer;
  * by regular expressions, ByteLevel. Model: BPE over all 256 bytes. The ChatML tokens <|im_start|>
  * and <|im_end|> must be there. Anything else is an error that names the key. */
 vkm_status vkm_tokenizer_load(const char *path, vkm_tokenizer **out, vkm_err *err) VKM_MUST_CHECK;
-void vkm_tokenizer_free(vkm_tokenizer *t);
+/* The same from the text of a tokenizer.json; `name` begins error messages. */
+vkm_status vkm_tokenizer_parse(const char *text, size_t n, const char *name, vkm_tokenizer **out,
+                               vkm_err *err) VKM_MUST_CHECK;
+void vkm_tokenizer_free(vkm_tokenizer *t); /* accepts NULL */
 
 uint32_t vkm_tokenizer_n_ids(const vkm_tokenizer *t); /* largest id + 1: at most the model's V */
 /* The id of a token by its text in tokenizer.json, as "<|im_end|>"; -1 when there is none. */
