@@ -103,7 +103,7 @@ static vkm_status read_gz(const char *path, size_t max_bytes, char **data, size_
     if (!p) st = vkm_fail(err, VKM_FAILED, "%s: out of host memory while unpacking", path);
     if (!st && closed != Z_OK)
         st = vkm_fail(err, VKM_FAILED, "%s: truncated gzip data; fetch or make it again", path);
-    if (st) {
+    if (st || !p) {
         free(p);
         return st;
     }

@@ -146,7 +146,7 @@ static bool scan_word(scan *s) {
                  {"NaN", true},   {"Infinity", true}, {"-Infinity", true}};
     for (size_t i = 0; i < VKM_COUNTOF(words); i++) {
         size_t n = strlen(words[i].word);
-        if ((size_t)(s->end - s->at) < n || memcmp(s->at, words[i].word, n)) continue;
+        if ((size_t)(s->end - s->at) < n || memcmp(s->at, words[i].word, n) != 0) continue;
         if (words[i].is_nan && !s->nan_as_null)
             return bad(s, "NaN and Infinity are not JSON; write null or a number");
         if (words[i].is_nan && s->patched) {
@@ -263,12 +263,13 @@ static vkm_status unique_in_object(const vkm_json *d, const cJSON *object, vkm_e
     }
     size_t cap = 32;
     while (cap < 2 * n) cap *= 2;
+    /* NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers is meant */
     const cJSON **slots = vkm_calloc(cap, sizeof *slots, "JSON keys", err);
     if (!slots) return err->status;
     vkm_status st = VKM_OK;
     for (const cJSON *m = object->child; m && !st; m = m->next) {
         size_t i = vkm_hash64(m->string, strlen(m->string), (uintptr_t)slots) & (cap - 1);
-        while (slots[i] && strcmp(slots[i]->string, m->string)) i = (i + 1) & (cap - 1);
+        while (slots[i] && strcmp(slots[i]->string, m->string) != 0) i = (i + 1) & (cap - 1);
         if (slots[i]) st = fail_repeated(d, m, err);
         slots[i] = m;
     }
@@ -315,7 +316,7 @@ static vkm_status parse_owned(char *text, size_t n, const char *name, size_t lin
         if (!d->root)
             st = vkm_fail(err, VKM_FAILED, "%s: out of host memory for a JSON tree", name);
     }
-    if (!st) st = unique_keys(d, d->root, err);
+    if (!st && d->root) st = unique_keys(d, d->root, err);
     if (st) {
         vkm_json_free(d);
         return st;
@@ -619,7 +620,7 @@ vkm_status vkm_json_known_keys(vkm_jv object, const char *const *known, size_t n
     if (vkm_json_typeof(object) != VKM_JSON_OBJECT) return fail_type(object, "an object", err);
     for (vkm_jv m = vkm_json_first(object); m.v; m = vkm_json_next(m)) {
         size_t i = 0;
-        while (i < n && strcmp(known[i], m.v->string)) i++;
+        while (i < n && strcmp(known[i], m.v->string) != 0) i++;
         if (i < n) continue;
         char hint[VKM_CHOICE_BYTES * 2];
         return vkm_json_fail(m, err, "unknown key%s; remove it or correct its name",

@@ -226,7 +226,7 @@ static vkm_status read_shard(vkm_st *s, shard *f, vkm_err *err) {
 
 static size_t slot_of(const vkm_st *s, const char *name) {
     size_t i = vkm_hash64(name, strlen(name), 0) & (s->n_slots - 1);
-    while (s->slots[i] && strcmp(s->tensors[s->slots[i] - 1].name, name))
+    while (s->slots[i] && strcmp(s->tensors[s->slots[i] - 1].name, name) != 0)
         i = (i + 1) & (s->n_slots - 1);
     return i;
 }
@@ -274,7 +274,7 @@ static vkm_status list_shards(vkm_st *s, const char *folder, vkm_jv map, vkm_err
             return vkm_json_fail(e, err, "must be the name of a file in the same folder");
         if (vkm_path_join(path, folder, file, err)) return err->status;
         size_t i = 0;
-        while (i < s->n_shards && strcmp(s->shards[i].path, path)) i++;
+        while (i < s->n_shards && strcmp(s->shards[i].path, path) != 0) i++;
         if (i < s->n_shards) continue;
         if (i == SHARDS_MAX)
             return vkm_json_fail(e, err, "more than %d files are not supported", SHARDS_MAX);
