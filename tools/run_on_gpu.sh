@@ -37,6 +37,11 @@ elif ! bwrap --unshare-all --ro-bind / / true 2>/dev/null; then
     sandbox=unsafe-none
 fi
 
+# Containers may have the vendor's driver file where no loader looks.
+for f in /usr/local/nvidia/share/vulkan/icd.d/*.json; do
+    [ ! -e "$f" ] || export VK_DRIVER_FILES="${VK_DRIVER_FILES:-$f}"
+done
+
 ./vkmoe --version
 step 60 devices ./vkmoe devices
 cat "$out/devices.txt"
