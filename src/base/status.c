@@ -1,4 +1,5 @@
 /* Owns error records and the abort path of programming errors. */
+#define VKM_STATUS_C
 #include "base/status.h"
 
 #include <stdio.h>

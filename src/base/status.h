@@ -29,4 +29,17 @@ _Noreturn void vkm_bug(const char *file, int line, const char *fmt, ...) VKM_PRI
         if (__builtin_expect(!!(cond), 0)) vkm_bug(__FILE__, __LINE__, #cond ": " __VA_ARGS__);    \
     } while (0)
 
+#if defined(__clang_analyzer__) && !defined(VKM_STATUS_C)
+/* The analyzer sees one file at a time: this is what it must know of the functions above. */
+#include <stdlib.h>
+void vkm_analyzer_uses(const char *fmt, ...);
+#define vkm_fail(err, st, ...) (vkm_analyzer_uses(__VA_ARGS__), (err)->status = (st))
+static inline void *vkm_analyzer_calloc(size_t n, size_t size, vkm_err *err) {
+    void *p = calloc(n, size);
+    if (!p) err->status = VKM_FAILED;
+    return p;
+}
+#define vkm_calloc(n, size, what, err) vkm_analyzer_calloc(n, size, err)
+#endif
+
 #endif

@@ -236,7 +236,7 @@ static vkm_status grow(vkm_grader *g, vkm_err *err) {
     task **tasks = vkm_calloc(cap, sizeof(task *), "the grading queue", err);
     if (!tasks) return err->status;
     for (uint64_t t = g->n_collected; t < g->n_submitted; t++)
-        tasks[t % cap] = g->tasks[t % g->cap];
+        tasks[t % cap] = g->tasks[t % g->cap]; // NOLINT: no task without a ring
     free(g->tasks);
     g->tasks = tasks;
     g->cap = cap;

@@ -180,7 +180,7 @@ vkm_status vkm_ckpt_save(const vkm_config *c, uint32_t step, const vkm_ckpt_file
                          vkm_err *err) {
     const char *run = c->output_dir;
     char tmp[VKM_PATH_MAX], path[VKM_PATH_MAX];
-    sum sums[MAX_FILES];
+    sum sums[MAX_FILES] = {0};
     VKM_BUG_ON(n > MAX_FILES, "%zu files in a checkpoint", n);
     if (step_path(run, ".tmp-", step, tmp, err) || step_path(run, "", step, path, err) ||
         remove_folder(tmp, err) || vkm_dir_make(tmp, err))
@@ -201,7 +201,7 @@ static vkm_status verify_files(const char *path, vkm_jv files, vkm_err *err) {
     for (vkm_jv f = vkm_json_first(files); f.v; f = vkm_json_next(f)) {
         const char *name, *hex;
         uint64_t bytes;
-        sum now;
+        sum now = {0};
         if (vkm_json_get_str(f, "name", VKM_JSON_REQ, &name, err) ||
             vkm_json_get_u64(f, "bytes", VKM_JSON_REQ, &bytes, err) ||
             vkm_json_get_str(f, "xxh3_128", VKM_JSON_REQ, &hex, err))

@@ -313,11 +313,13 @@ void vkm_v_run(vkm_verify *v, const vkm_kernel *k, vkm_v_op op, const void *args
                const char *what) {
     image ref[2] = {{{0}}}, dev[2] = {{{0}}};
     vkm_err err = {0};
-    for (int p = 0; p < 2 && !err.status; p++)
-        if (!execute(v, v->ref_stream, k, op, args, poisons[p], &ref[p], &err))
-            (void)!execute(v, v->dev_stream, k, op, args, poisons[p], &dev[p], &err);
-    if (err.status) vkm_v_fail(v, "%s: %s", what, err.msg);
-    for (uint32_t i = 0; i < v->n_tensors && !err.status; i++) {
+    vkm_status st = VKM_OK;
+    for (int p = 0; p < 2 && !st; p++) {
+        st = execute(v, v->ref_stream, k, op, args, poisons[p], &ref[p], &err);
+        if (!st) st = execute(v, v->dev_stream, k, op, args, poisons[p], &dev[p], &err);
+    }
+    if (st) vkm_v_fail(v, "%s: %s", what, err.msg);
+    for (uint32_t i = 0; i < v->n_tensors && !st; i++) {
         for (int p = 0; p < 2; p++) compare(v, k, args, i, &ref[p], &dev[p], poisons[p]);
         compare_poisons(v, k, args, i, &dev[0], &dev[1]);
     }
