@@ -1,6 +1,7 @@
 /* Owns reading, mapping and atomically saving files. */
 #include "base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -298,4 +299,16 @@ vkm_status vkm_file_append(const char *path, const void *data, size_t n, vkm_err
     vkm_status st = write_all(fd, data, n, path, err);
     if (close(fd) && !st) st = fail_errno(err, "close", path);
     return st;
+}
+
+vkm_status vkm_folder_remove(const char *path, vkm_err *err) {
+    DIR *d = opendir(path);
+    if (!d) return VKM_OK;
+    for (struct dirent *e; (e = readdir(d));)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            unlinkat(dirfd(d), e->d_name, 0);
+    closedir(d);
+    if (rmdir(path))
+        return vkm_fail(err, VKM_FAILED, "%s: cannot be removed: %s", path, strerror(errno));
+    return VKM_OK;
 }

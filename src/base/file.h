@@ -51,4 +51,7 @@ vkm_status vkm_file_save(const char *path, const void *data, size_t n, vkm_err *
 vkm_status vkm_file_append(const char *path, const void *data, size_t n,
                            vkm_err *err) VKM_MUST_CHECK;
 
+/* Removes a folder of plain files; fine when there is none. */
+vkm_status vkm_folder_remove(const char *path, vkm_err *err) VKM_MUST_CHECK;
+
 #endif

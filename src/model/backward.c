@@ -75,13 +75,14 @@ static void attention_bwd(const vkm_pass *p, uint32_t i) {
     vkm_layer_grads *g = &w->grads;
     const vkm_model_config *d = &w->model->dims;
     float scale = vkm_attn_scale(d);
+    vkm_tensor q = vkm_view(a->qr, 0, (uint64_t)w->n_rows * d->H * d->D);
     VKM_OP(p->s, attn_dr, .do_ = g->dout, .o = a->o, .dr = g->dr, .n_rows = w->n_rows,
            .n_heads = d->H, .head_dim = d->D);
-    VKM_OP(p->s, attn_bwd_dq, .q = a->qr, .k = a->kr, .v = a->v, .do_ = g->dout, .m = a->m,
-           .l = a->l, .dr = g->dr, .seqs = w->seqs, .dq = g->dq, .n_seq = w->n_seq,
-           .max_len = w->max_len, .n_heads = d->H, .n_kv = d->K, .head_dim = d->D, .scale = scale);
-    VKM_OP(p->s, attn_bwd_dkv, .q = a->qr, .k = a->kr, .v = a->v, .do_ = g->dout, .m = a->m,
-           .l = a->l, .dr = g->dr, .seqs = w->seqs, .dk = g->dk, .dv = g->dv16, .n_seq = w->n_seq,
+    VKM_OP(p->s, attn_bwd_dq, .q = q, .k = a->kr, .v = a->v, .do_ = g->dout, .m = a->m, .l = a->l,
+           .dr = g->dr, .seqs = w->seqs, .dq = g->dq, .n_seq = w->n_seq, .max_len = w->max_len,
+           .n_heads = d->H, .n_kv = d->K, .head_dim = d->D, .scale = scale);
+    VKM_OP(p->s, attn_bwd_dkv, .q = q, .k = a->kr, .v = a->v, .do_ = g->dout, .m = a->m, .l = a->l,
+           .dr = g->dr, .seqs = w->seqs, .dk = g->dk, .dv = g->dv16, .n_seq = w->n_seq,
            .max_len = w->max_len, .n_heads = d->H, .n_kv = d->K, .head_dim = d->D, .scale = scale);
     const vkm_layer *layer = &w->model->layers[i];
     norm_and_rope_bwd(p, layer->norm_q, a->q, a->rstdq, g->dq, g->dqn, g->dq16, d->H);

@@ -31,19 +31,6 @@ static vkm_status step_path(const char *run, const char *prefix, uint32_t step,
     return vkm_path_join(out, dir, name, err);
 }
 
-/* Removes a folder of plain files; fine when there is none. */
-static vkm_status remove_folder(const char *path, vkm_err *err) {
-    DIR *d = opendir(path);
-    if (!d) return VKM_OK;
-    for (struct dirent *e; (e = readdir(d));)
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-            unlinkat(dirfd(d), e->d_name, 0);
-    closedir(d);
-    if (rmdir(path))
-        return vkm_fail(err, VKM_FAILED, "%s: cannot be removed: %s", path, strerror(errno));
-    return VKM_OK;
-}
-
 static vkm_status sync_folder(const char *path, vkm_err *err) {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int failed = fd < 0 || fsync(fd);
@@ -155,14 +142,14 @@ static vkm_status put_in_place(const char *run, const char *tmp, const char *pat
                                vkm_err *err) {
     char old[VKM_PATH_MAX], dir[VKM_PATH_MAX];
     if (step_path(run, ".old-", step, old, err) || folder_of(run, dir, err) ||
-        remove_folder(old, err))
+        vkm_folder_remove(old, err))
         return err->status;
     if (vkm_dir_exists(path) && rename(path, old))
         return vkm_fail(err, VKM_FAILED, "%s: rename: %s", path, strerror(errno));
     if (rename(tmp, path))
         return vkm_fail(err, VKM_FAILED, "%s: rename: %s", path, strerror(errno));
     if (sync_folder(dir, err)) return err->status;
-    return remove_folder(old, err);
+    return vkm_folder_remove(old, err);
 }
 
 static vkm_status prune(const char *run, int64_t keep, vkm_err *err) {
@@ -171,7 +158,7 @@ static vkm_status prune(const char *run, int64_t keep, vkm_err *err) {
     char path[VKM_PATH_MAX];
     if (vkm_ckpt_list(run, &steps, &n, err)) return err->status;
     for (size_t i = 0; keep && i + (size_t)keep < n && !err->status; i++)
-        if (!step_path(run, "", steps[i], path, err)) (void)remove_folder(path, err);
+        if (!step_path(run, "", steps[i], path, err)) (void)!vkm_folder_remove(path, err);
     free(steps);
     return err->status;
 }
@@ -183,13 +170,13 @@ vkm_status vkm_ckpt_save(const vkm_config *c, uint32_t step, const vkm_ckpt_file
     sum sums[MAX_FILES] = {0};
     VKM_BUG_ON(n > MAX_FILES, "%zu files in a checkpoint", n);
     if (step_path(run, ".tmp-", step, tmp, err) || step_path(run, "", step, path, err) ||
-        remove_folder(tmp, err) || vkm_dir_make(tmp, err))
+        vkm_folder_remove(tmp, err) || vkm_dir_make(tmp, err))
         return err->status;
     for (size_t i = 0; i < n && !err->status; i++) (void)save_file(tmp, &files[i], &sums[i], err);
     if (err->status || save_manifest(tmp, c, step, sums, n, err) || sync_folder(tmp, err) ||
         put_in_place(run, tmp, path, step, err)) {
         vkm_err ignored = {0};
-        (void)remove_folder(tmp, &ignored);
+        (void)!vkm_folder_remove(tmp, &ignored);
         return vkm_fail_in(err, "checkpoint of step %u was not saved", step);
     }
     return prune(run, c->save_total_limit, err);

@@ -205,6 +205,11 @@ done:
  * ---------------------------------------------------------------------------------------
  */
 
+void vkm_router_trainables(const vkm_router *r, vkm_trainable *out) {
+    out[0] = (vkm_trainable){r->u, r->du, r->adam[0], r->adam[1]};
+    out[1] = (vkm_trainable){vkm_view(r->cal, VKM_CAL_B, 1), r->db, r->adam[2], r->adam[3]};
+}
+
 uint64_t vkm_router_state_size(const vkm_router *r) {
     return 3ull * r->P + 2 + r->pairs.n;
 }

@@ -1,0 +1,158 @@
+/* The metrics of a step, by the field's names. Labels of rollouts are read here, after the update:
+ * they describe it and never reach it. */
+#include "rl/report_lines.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rl/stats.h"
+
+typedef struct sums {
+    double reward, reward_sq, tokens, clipped, hack, solve, compile, log_ratio;
+    uint32_t students, live_groups, skipped_groups, infra, live;
+} sums;
+
+static uint32_t completion_length(const vkm_rollout *x) {
+    return (uint32_t)(x->ids.n - x->prompt->n);
+}
+
+static sums sum_up(const vkm_run *r, const vkm_rollout *x, uint32_t n) {
+    sums s = {0};
+    uint32_t per = (uint32_t)r->c.num_generations;
+    for (uint32_t i = 0; i < n; i++) {
+        const vkm_rollout *q = &x[i];
+        s.infra += q->grade.infra_error;
+        if (i % per == 0) s.live_groups += q->live != 0, s.skipped_groups += !q->live;
+        if (q->live) s.live++, s.log_ratio += fabs((double)q->log_ratio);
+        if (q->grade.infra_error) continue;
+        s.reward += (double)q->grade.reward;
+        s.reward_sq += (double)q->grade.reward * (double)q->grade.reward;
+        if (q->teacher) continue;
+        s.students++;
+        s.tokens += completion_length(q);
+        s.clipped += completion_length(q) == (uint64_t)r->c.max_completion_length;
+        s.hack += q->grade.exploited;
+        s.solve += q->grade.evidence.gt_correct;
+        s.compile += q->grade.evidence.can_compile;
+    }
+    return s;
+}
+
+/* AUROC of w against the oracle's hack label, over live rollouts. Diagnostic only. */
+static void router_metrics(const vkm_rollout *x, uint32_t n, double *w_mean, double *auroc) {
+    double *scores = calloc(n + 1, sizeof *scores);
+    unsigned char *labels = calloc(n + 1, 1);
+    uint32_t m = 0;
+    double sum = 0;
+    for (uint32_t i = 0; scores && labels && i < n; i++) {
+        if (isnan(x[i].w)) continue;
+        scores[m] = (double)x[i].w;
+        labels[m++] = x[i].grade.exploited;
+        sum += (double)x[i].w;
+    }
+    *w_mean = m ? sum / m : NAN;
+    *auroc = scores && labels ? vkm_auroc(scores, labels, m) : NAN;
+    free(labels);
+    free(scores);
+}
+
+static vkm_status write_rollouts(const vkm_run *r, const vkm_rollout *x, uint32_t n,
+                                 vkm_runlog *log, vkm_err *err) {
+    vkm_strbuf line = {0};
+    for (uint32_t i = 0; i < n && !err->status; i++) {
+        const vkm_rollout *q = &x[i];
+        vkm_jw w = vkm_runlog_begin_line(&line, r->state.step);
+        vkm_jw_i64(&w, "problem_id", q->problem->id);
+        vkm_jw_str(&w, "mode", q->mode->name);
+        vkm_jw_i64(&w, "group", q->group);
+        vkm_jw_bool(&w, "teacher", q->teacher);
+        vkm_jw_bool(&w, "ablated", q->state[VKM_HACK] == 0);
+        vkm_jw_float(&w, "reward", q->grade.reward);
+        vkm_jw_float(&w, "advantage", q->advantage);
+        vkm_jw_bool(&w, "live", q->live);
+        vkm_jw_float(&w, "w", q->w);
+        vkm_jw_i64(&w, "completion_tokens", completion_length(q));
+        vkm_jw_float(&w, "log_ratio", q->log_ratio);
+        const struct {
+            const char *name;
+            bool value;
+        } flags[] = {{"format_ok", q->grade.evidence.format_ok},
+                     {"can_compile", q->grade.evidence.can_compile},
+                     {"gt_pass", q->grade.evidence.gt_pass},
+                     {"gt_correct", q->grade.evidence.gt_correct},
+                     {"hacked", q->grade.evidence.hacked},
+                     {"hacked_wrong_tests", q->grade.evidence.hacked_wrong_tests},
+                     {"hacked_loophole_used", q->grade.evidence.hacked_loophole_used},
+                     {"passed", q->grade.passed},
+                     {"exploited", q->grade.exploited},
+                     {"infra_error", q->grade.infra_error}};
+        for (size_t j = 0; j < VKM_COUNTOF(flags); j++)
+            vkm_jw_bool(&w, flags[j].name, flags[j].value);
+        vkm_jw_str(&w, "completion", q->text);
+        vkm_jw_end_obj(&w);
+        (void)!vkm_runlog_append(log, "rollouts", &line, err);
+    }
+    vkm_strbuf_free(&line);
+    return err->status;
+}
+
+vkm_status vkm_report_step(const vkm_run *r, const vkm_rollout *x, uint32_t n,
+                           const vkm_step_result *q, const char *hash, double seconds,
+                           vkm_runlog *log, vkm_err *err) {
+    sums s = sum_up(r, x, n);
+    double w_mean, auroc, graded = n - s.infra, groups = s.live_groups + s.skipped_groups;
+    double mean = s.reward / graded, variance = s.reward_sq / graded - mean * mean;
+    router_metrics(x, n, &w_mean, &auroc);
+    const vkm_metric m[] = {
+        {"reward", mean, NULL, "reward"},
+        {"reward_std", sqrt(variance > 0 ? variance : 0), NULL, NULL},
+        {"frac_reward_zero_std", s.skipped_groups / groups, NULL, "skipped"},
+        {"hack_rate", s.hack / s.students, NULL, "hack"},
+        {"solve_rate", s.solve / s.students, NULL, "solve"},
+        {"compile_rate", s.compile / s.students, NULL, NULL},
+        {"completions/mean_length", s.tokens / s.students, NULL, "length"},
+        {"completions/clipped_ratio", s.clipped / s.students, NULL, NULL},
+        {"num_tokens", s.tokens, NULL, NULL},
+        {"loss", q->loss, NULL, "loss"},
+        {"kl", q->kl, NULL, "kl"},
+        {"entropy", q->entropy, NULL, "entropy"},
+        {"clip_ratio/region_mean", q->clip_ratio, NULL, NULL},
+        {"grad_norm", q->grad_norm, NULL, "grad"},
+        {"learning_rate", (double)q->learning_rate, NULL, NULL},
+        {"sampling/log_ratio_abs", s.log_ratio / s.live, NULL, NULL},
+        {"router/w_mean", w_mean, NULL, "w"},
+        {"router/auroc", auroc, NULL, "auroc"},
+        {"router/w_pairs_hack", q->w_pairs_hack, NULL, "w hack"},
+        {"router/w_pairs_clean", q->w_pairs_clean, NULL, "w clean"},
+        {"router/pin_loss", q->pin_loss, NULL, NULL},
+        {"router/grad_norm", q->router_grad_norm, NULL, NULL},
+        {"qmass", q->qmass, NULL, NULL},
+        {"infra_errors", s.infra, NULL, NULL},
+        {"updated", q->updated, NULL, NULL},
+        {"step_time", seconds, NULL, "s"},
+        {"weights_hash", 0, hash, "weights"},
+    };
+    if (vkm_runlog_step(log, r->state.step, m, VKM_COUNTOF(m), err)) return err->status;
+    return write_rollouts(r, x, n, log, err);
+}
+
+vkm_status vkm_report_eval(const vkm_run *r, const vkm_eval_result *e, vkm_runlog *log,
+                           vkm_err *err) {
+    vkm_strbuf line = {0};
+    vkm_jw w = vkm_runlog_begin_line(&line, r->state.step);
+    for (int s = 0; s < VKM_N_EVAL_STATES; s++) {
+        const vkm_eval_counts *c = &e->state[s];
+        vkm_jw_obj(&w, vkm_eval_state_names[s]);
+        vkm_jw_i64(&w, "n", c->n);
+        vkm_jw_i64(&w, "hacked", c->hacked);
+        vkm_jw_i64(&w, "vendor_hacked", c->vendor_hacked);
+        vkm_jw_i64(&w, "solved", c->solved);
+        vkm_jw_i64(&w, "compiled", c->compiled);
+        vkm_jw_end_obj(&w);
+    }
+    vkm_jw_end_obj(&w);
+    (void)!vkm_runlog_append(log, "eval", &line, err);
+    vkm_strbuf_free(&line);
+    return err->status;
+}

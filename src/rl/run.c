@@ -1,0 +1,246 @@
+/* Opens and closes a run: checks what the config names, in the order in which a user would mend it.
+ */
+#include "rl/run.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/log.h"
+
+const vkm_mode *vkm_run_mode(const vkm_run *r, const vkm_problem *problem) {
+    const vkm_mode *mode = r->partition ? vkm_partition_mode(r->partition, problem->id) : NULL;
+    return mode ? mode : r->modes[problem->line % r->n_modes];
+}
+
+static vkm_status find_modes(vkm_run *r, vkm_err *err) {
+    char names[VKM_CONFIG_STRING_BYTES], *rest = names;
+    memcpy(names, r->c.modes, sizeof names);
+    r->modes = vkm_calloc((size_t)vkm_n_modes, sizeof *r->modes, "the modes", err);
+    if (!r->modes) return err->status;
+    for (char *name; (name = strsep(&rest, ","));) {
+        const vkm_mode *mode = vkm_mode_find(name, err);
+        if (!mode) return err->status;
+        if (r->n_modes == (uint32_t)vkm_n_modes)
+            return vkm_fail(err, VKM_USAGE, "modes: '%s' names a mode twice", r->c.modes);
+        r->modes[r->n_modes++] = mode;
+    }
+    return VKM_OK;
+}
+
+static vkm_status load_problems(const char *path, vkm_problems **out, vkm_err *err) {
+    if (vkm_problems_load(path, out, err)) return err->status;
+    for (size_t i = 0; i < (*out)->n_refused; i++) {
+        const vkm_refusal *q = &(*out)->refused[i];
+        vkm_warn("%s: line %zu: problem %lld is left out: assert %zu is of a form that is not "
+                 "graded (%s): %s",
+                 path, q->line, (long long)q->id, q->i_assert, q->form, q->text);
+    }
+    vkm_info("%s: %zu problems, %zu left out", path, (*out)->n, (*out)->n_refused);
+    return VKM_OK;
+}
+
+/* Evaluation takes the first problems of a seeded shuffle: of its own file, or (then training does
+ * without them) of the training file. */
+static vkm_status split(vkm_run *r, vkm_err *err) {
+    const vkm_problems *from = r->eval_file ? r->eval_file : r->problems;
+    size_t wanted = (size_t)r->c.eval_problems, *order = NULL;
+    if (r->eval_file && (wanted == 0 || wanted > from->n)) wanted = from->n;
+    if (!r->eval_file && wanted >= from->n)
+        return vkm_fail(err, VKM_USAGE,
+                        "eval_problems: %zu are to be held out of %zu problems of '%s'; ask for "
+                        "fewer or name a file with --eval_data",
+                        wanted, from->n, r->problems->path);
+    order = vkm_calloc(from->n, sizeof *order, "the problems", err);
+    r->train = vkm_calloc(r->problems->n, sizeof *r->train, "the problems", err);
+    r->eval = vkm_calloc(from->n, sizeof *r->eval, "the problems", err);
+    if (!order || !r->train || !r->eval ||
+        vkm_select_shuffle((uint64_t)r->c.seed, from, order, err))
+        goto done;
+    for (; r->n_eval < wanted; r->n_eval++) r->eval[r->n_eval] = &from->items[order[r->n_eval]];
+    for (size_t i = r->eval_file ? 0 : wanted; i < r->problems->n; i++)
+        r->train[r->n_train++] = &r->problems->items[r->eval_file ? i : order[i]];
+    if (r->n_train < (size_t)r->c.num_prompts)
+        vkm_fail(err, VKM_USAGE, "num_prompts: a step takes %lld of only %zu training problems",
+                 (long long)r->c.num_prompts, r->n_train);
+done:
+    free(order);
+    return err->status;
+}
+
+/* ---- pairs -------------------------------------------------------------------------------------
+ */
+
+static vkm_status pair_ids(vkm_run *r, const vkm_pair *p, vkm_pair_ids *out, vkm_err *err) {
+    const char *text[2] = {p->hack, p->clean};
+    for (int i = 0; i < 2; i++) {
+        vkm_ids *side = &out->side[i];
+        if (vkm_tokenizer_encode(r->tokenizer, p->prompt, strlen(p->prompt), side, err))
+            return err->status;
+        out->comp0 = (uint32_t)side->n;
+        if (vkm_tokenizer_encode(r->tokenizer, text[i], strlen(text[i]), side, err))
+            return err->status;
+        uint64_t most = (uint64_t)(r->c.max_prompt_length + r->c.max_completion_length);
+        if (side->n > most)
+            return vkm_fail(err, VKM_FAILED,
+                            "pairs: line %zu: '%s' has %zu tokens, max_prompt_length + "
+                            "max_completion_length is %llu",
+                            p->line, p->name, side->n, (unsigned long long)most);
+    }
+    return VKM_OK;
+}
+
+static vkm_status load_pairs(vkm_run *r, vkm_err *err) {
+    vkm_pairs *pairs;
+    if (!r->c.pairs[0])
+        return vkm_fail(err, VKM_USAGE,
+                        "pairs: arm %s needs hack/clean pairs for its router; name a file with "
+                        "--pairs",
+                        r->arm->name);
+    if (vkm_pairs_load(r->c.pairs, &pairs, err)) return err->status;
+    r->pairs = vkm_calloc(pairs->n, sizeof *r->pairs, "the pairs", err);
+    for (; r->pairs && r->n_pairs < pairs->n && !err->status; r->n_pairs++)
+        (void)!pair_ids(r, &pairs->items[r->n_pairs], &r->pairs[r->n_pairs], err);
+    vkm_pairs_free(pairs);
+    return err->status;
+}
+
+/* ---- device state ---------------------------------------------------------------------------- */
+
+static uint32_t most(uint32_t a, uint32_t b) {
+    return a > b ? a : b;
+}
+
+static vkm_status open_policy(vkm_run *r, vkm_plan *dry, vkm_err *err) {
+    const vkm_config *c = &r->c;
+    uint32_t step = (uint32_t)(c->num_prompts * c->num_generations);
+    uint32_t eval = (uint32_t)(r->n_eval * (size_t)c->samples_per_problem);
+    vkm_policy_limits max = {.max_prompt = (uint32_t)c->max_prompt_length,
+                             .max_new = (uint32_t)c->max_completion_length,
+                             .rollouts = step,
+                             .ids = most(step, eval),
+                             .micro_rows = (uint32_t)c->micro_batch_tokens,
+                             .n_experts = VKM_MAX_EXPERTS,
+                             .rank = (uint32_t)c->lora_rank,
+                             .adam_v_per_tensor = c->adam_v == VKM_adam_v_tensor,
+                             .trains = 1,
+                             .seed = (uint64_t)c->seed};
+    return vkm_policy_new(r->dev, c->model, &max, dry, &r->policy, err);
+}
+
+static vkm_status open_optimizers(vkm_run *r, vkm_plan *dry, vkm_err *err) {
+    const vkm_adapter *a = r->policy->adapter;
+    vkm_trainable *t = vkm_calloc(2ull * a->n_modules, sizeof *t, "the optimizer", err);
+    if (!t) return err->status;
+    for (uint32_t i = 0; i < a->n_modules; i++)
+        for (int f = 0; f < 2; f++) {
+            const vkm_module *m = &a->modules[i];
+            t[2 * i + (uint32_t)f] =
+                (vkm_trainable){m->param[f], m->grad[f], m->adam_m[f], m->adam_v[f]};
+        }
+    vkm_status st = vkm_optimizer_new(r->dev, t, 2 * a->n_modules, dry, &r->opt, err);
+    free(t);
+    if (st || !r->arm->routes) return st;
+    uint32_t rollouts = (uint32_t)(r->c.num_prompts * r->c.num_generations);
+    vkm_trainable route[2];
+    if (vkm_router_new(r->dev, a->n_modules, a->rank, r->n_pairs, rollouts, dry, &r->router, err))
+        return err->status;
+    if (dry) return VKM_OK;
+    vkm_router_trainables(r->router, route);
+    return vkm_optimizer_new(r->dev, route, 2, dry, &r->router_opt, err);
+}
+
+static vkm_status open_grader(vkm_run *r, vkm_err *err) {
+    vkm_grade_config g = vkm_grade_config_default();
+    g.sandbox.kind =
+        r->c.sandbox == VKM_sandbox_unsafe_none ? VKM_SANDBOX_UNSAFE_NONE : VKM_SANDBOX_BWRAP;
+    g.sandbox.cpu_time_s = (int)ceil(r->c.grade_cpu_time_s);
+    g.sandbox.wall_time_s = (int)ceil(r->c.grade_wall_time_s);
+    g.sandbox.memory_mib = (int)r->c.grade_memory_mib;
+    if (r->c.grade_workers) g.workers = (int)r->c.grade_workers;
+    if (vkm_grader_open(&g, &r->grader, err)) return err->status;
+    if (vkm_grader_unsafe(r->grader))
+        vkm_warn("sandbox unsafe-none: model-written Python runs on this machine without "
+                 "namespaces; the run's config says so");
+    return VKM_OK;
+}
+
+static vkm_status open_files(vkm_run *r, vkm_err *err) {
+    const vkm_config *c = &r->c;
+    if (find_modes(r, err) || vkm_model_config_load(c->model, &r->hf, err) ||
+        vkm_tokenizer_load(c->model, &r->tokenizer, err))
+        return err->status;
+    if (vkm_tokenizer_n_ids(r->tokenizer) > r->hf.V)
+        return vkm_fail(err, VKM_FAILED,
+                        "model '%s': tokenizer.json has ids up to %u, config.json has vocab_size "
+                        "%u; do both come from one folder?",
+                        c->model, vkm_tokenizer_n_ids(r->tokenizer) - 1, r->hf.V);
+    if (load_problems(c->data, &r->problems, err)) return err->status;
+    if (c->eval_data[0] && (load_problems(c->eval_data, &r->eval_file, err) ||
+                            vkm_select_disjoint(r->problems, r->eval_file, err)))
+        return err->status;
+    if (split(r, err)) return err->status;
+    if (c->partition[0] && vkm_partition_load(c->partition, &r->partition, err)) return err->status;
+    r->canonical_teachers = strcmp(c->teacher_pool, "canonical") == 0;
+    if (c->teacher_pool[0] && !r->canonical_teachers &&
+        vkm_teacher_load(c->teacher_pool, &r->teachers, err))
+        return err->status;
+    return r->arm->routes ? load_pairs(r, err) : VKM_OK;
+}
+
+vkm_status vkm_run_open(const vkm_config *c, vkm_dev *dev, vkm_plan *dry, vkm_run **out,
+                        vkm_err *err) {
+    vkm_run *r = vkm_calloc(1, sizeof *r, "a run", err);
+    if (!r) return err->status;
+    r->c = *c;
+    r->dev = dev;
+    r->state.best_reference_logp = -INFINITY;
+    if (!(r->arm = vkm_arm_find(c->arm, err)) || open_files(r, err) || open_policy(r, dry, err) ||
+        open_optimizers(r, dry, err))
+        goto fail;
+    if (!dry && open_grader(r, err)) goto fail;
+    if (!dry && r->router && vkm_run_read_pairs(r, 1, err)) goto fail;
+    *out = r;
+    return VKM_OK;
+fail:
+    vkm_run_close(r);
+    return err->status;
+}
+
+void vkm_run_close(vkm_run *r) {
+    if (!r) return;
+    vkm_grader_close(r->grader);
+    vkm_optimizer_free(r->router_opt);
+    vkm_optimizer_free(r->opt);
+    vkm_router_free(r->router);
+    vkm_policy_free(r->policy);
+    for (uint32_t i = 0; i < r->n_pairs; i++)
+        for (int j = 0; j < 2; j++) free(r->pairs[i].side[j].id);
+    free(r->pairs);
+    if (r->teachers) vkm_teacher_free(r->teachers);
+    if (r->partition) vkm_partition_free(r->partition);
+    free(r->eval);
+    free(r->train);
+    if (r->eval_file) vkm_problems_free(r->eval_file);
+    if (r->problems) vkm_problems_free(r->problems);
+    if (r->tokenizer) vkm_tokenizer_free(r->tokenizer);
+    free(r->modes);
+    free(r);
+}
+
+/* ---- hash
+ * ---------------------------------------------------------------------------------------- */
+
+vkm_status vkm_run_hash(const vkm_run *r, char hex[VKM_HASH_HEX], vkm_err *err) {
+    uint64_t n = vkm_adapter_size(r->policy->adapter, VKM_STATE_PARAM);
+    uint64_t m = r->router ? vkm_router_state_size(r->router) : 0;
+    uint64_t trained = r->router ? r->router->P + 1 : 0;
+    float *x = vkm_calloc(n + m, sizeof *x, "the weights' hash", err);
+    if (!x) return err->status;
+    if (!vkm_adapter_read(r->policy->adapter, VKM_STATE_PARAM, x, err) &&
+        !(r->router && vkm_router_read(r->router, x + n, err)))
+        vkm_hash_hex(vkm_hash(x, (n + trained) * sizeof *x), hex);
+    free(x);
+    return err->status;
+}

@@ -1,0 +1,128 @@
+/* One run: everything that is open while rollouts are made, learnt from or evaluated. The data's
+ * way: prompts -> rollouts -> grades -> advantages (rollout.c) -> activations -> router -> weights
+ * f, g -> loss -> gradients -> update (step.c) -> log, checkpoint (train.c) -> evaluation (eval.c).
+ */
+#ifndef VKM_RUN_H
+#define VKM_RUN_H
+
+#include "base/hash.h"
+#include "env/grade.h"
+#include "env/pairs.h"
+#include "env/select.h"
+#include "env/teacher.h"
+#include "model/tokenizer.h"
+#include "rl/arms.h"
+#include "rl/optimizer.h"
+#include "rl/policy.h"
+#include "rl/router.h"
+
+typedef struct vkm_pair_ids {
+    vkm_ids side[2]; /* prompt and completion: hack, clean */
+    uint32_t comp0;  /* where both completions begin */
+} vkm_pair_ids;
+
+typedef struct vkm_run {
+    vkm_config c;
+    const vkm_arm *arm;
+    vkm_dev *dev;
+    vkm_tokenizer *tokenizer;
+    vkm_problems *problems, *eval_file; /* the second NULL: evaluation is held out from the first */
+    const vkm_problem **train, **eval;  /* disjoint: n_train, n_eval */
+    size_t n_train, n_eval;
+    const vkm_mode **modes; /* those of the config, n_modes */
+    uint32_t n_modes;
+    vkm_partition *partition;   /* NULL: modes take turns */
+    vkm_teacher_pool *teachers; /* NULL: none */
+    int canonical_teachers;     /* the canonical solutions serve as teachers */
+    vkm_pair_ids *pairs;
+    uint32_t n_pairs;
+    vkm_grader *grader;
+    vkm_policy *policy;
+    vkm_router *router; /* NULL for arms that do not route */
+    vkm_optimizer *opt, *router_opt;
+    vkm_model_config hf;
+    /* what a checkpoint holds beside the tensors */
+    struct {
+        uint32_t step;      /* steps done */
+        uint32_t n_updates; /* updates of the optimizers */
+        uint32_t n_skipped; /* steps in a row that a tripwire skipped */
+        float best_reference_logp;
+        uint32_t n_far; /* readings in a row far below it */
+    } state;
+} vkm_run;
+
+/* Opens all that the config names. With dry, memory is only planned: nothing else may be done with
+ * the run but closing it. device: for messages and the log. */
+vkm_status vkm_run_open(const vkm_config *c, vkm_dev *dev, vkm_plan *dry, vkm_run **out,
+                        vkm_err *err) VKM_MUST_CHECK;
+void vkm_run_close(vkm_run *r); /* accepts NULL */
+
+/* One rollout, from prompt to gradient. */
+typedef struct vkm_rollout {
+    const vkm_problem *problem;
+    const vkm_mode *mode;         /* shown and graded */
+    uint32_t group, id;           /* id numbers its random draws */
+    float state[VKM_MAX_EXPERTS]; /* adapter state that sampled it */
+    int teacher;
+    int ungraded;          /* a teacher whose grade is not cached */
+    const vkm_ids *prompt; /* shared by its group */
+    vkm_ids ids;           /* prompt and completion */
+    float *logp;           /* of the sampler, per completion token; teachers: of the full state */
+    float *logp_ref;       /* of the base model */
+    char *text;            /* completion */
+    vkm_grade grade;
+    float advantage;
+    int live; /* its group is learnt from */
+    float w;  /* router weight, NaN without a router */
+    float f[VKM_MAX_EXPERTS], g[VKM_MAX_EXPERTS];
+    float log_ratio; /* training minus sampling log-probability, mean over tokens */
+} vkm_rollout;
+
+/* What a batch of rollouts is drawn with. */
+typedef struct vkm_draw {
+    double temperature;
+    uint32_t step, draw; /* Philox counter; draw tells training (0) and evaluation apart */
+} vkm_draw;
+enum { VKM_DRAW_TRAIN = 0, VKM_DRAW_EVAL = 1 };
+
+/* The mode of a problem: its partition's, else the config's modes take turns in the file's order.
+ */
+const vkm_mode *vkm_run_mode(const vkm_run *r, const vkm_problem *problem);
+
+/* The token ids of the prompt that shows `problem` in `mode`; too long a prompt is an error. */
+vkm_status vkm_run_prompt(const vkm_run *r, const vkm_problem *problem, const vkm_mode *mode,
+                          vkm_ids *out, vkm_err *err) VKM_MUST_CHECK;
+/* Generates the rollouts that are no teachers, grades all of them while others are still sampled.
+ */
+vkm_status vkm_run_sample(vkm_run *r, vkm_rollout *x, uint32_t n, const vkm_draw *how,
+                          vkm_err *err) VKM_MUST_CHECK;
+void vkm_rollouts_clear(vkm_rollout *x, uint32_t n); /* frees what each owns */
+
+/* Prompts, rollouts, grades and advantages of a training step: num_prompts groups of
+ * num_generations. prompts (num_prompts) keep the shared ids. */
+vkm_status vkm_run_collect(vkm_run *r, uint32_t step, vkm_ids *prompts, vkm_rollout *x,
+                           vkm_err *err) VKM_MUST_CHECK;
+
+/* What a step measured. */
+typedef struct vkm_step_result {
+    double loss, kl, entropy, grad_norm, router_grad_norm, pin_loss, clip_ratio;
+    double w_pairs_hack, w_pairs_clean, qmass, reference_logp, seed_cosine;
+    float learning_rate;
+    int updated; /* 0: every group was skipped, or a tripwire */
+} vkm_step_result;
+
+/* Routes, forward and backward, update. */
+vkm_status vkm_run_learn(vkm_run *r, vkm_rollout *x, uint32_t n, vkm_step_result *out,
+                         vkm_err *err) VKM_MUST_CHECK;
+
+/* XXH3-128 of all trained parameters, in hex. */
+vkm_status vkm_run_hash(const vkm_run *r, char hex[VKM_HASH_HEX], vkm_err *err) VKM_MUST_CHECK;
+
+/* Checkpoints (train.c uses them; evaluation loads). */
+vkm_status vkm_run_save(vkm_run *r, vkm_err *err) VKM_MUST_CHECK;
+vkm_status vkm_run_restore(vkm_run *r, const char *checkpoint, vkm_err *err) VKM_MUST_CHECK;
+
+/* Reads the pairs' activations and calibrates the router (first time), or refreshes them. */
+vkm_status vkm_run_read_pairs(vkm_run *r, int calibrate, vkm_err *err) VKM_MUST_CHECK;
+
+#endif
