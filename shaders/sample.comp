@@ -13,7 +13,7 @@ const uint ALL = 0xffffffffu;
 /* What a scan does with the tokens it finds. */
 const uint COUNT = 0u, GATHER = 1u, BINS = 2u;
 
-shared uint sh_count, sh_lo, sh_hi, sh_n, sh_token, sh_max;
+shared uint sh_lo, sh_hi, sh_n, sh_token, sh_max;
 shared uint sh_id[LIST], sh_key[LIST], sh_weight[LIST];
 shared uint sh_rank[LIST], sh_above_lo[LIST], sh_above_hi[LIST];
 shared uint sh_bin_lo[256], sh_bin_hi[256];
@@ -22,8 +22,7 @@ shared float sh_term[64];
 
 uint row, nb, lane, lanes;
 float row_max, inv_t;
-uint count; /* results of the last merge */
-uvec2 mass;
+uvec4 near, far, reach_near, reach_far; /* keys that a COUNT scan tests, tokens that reach them */
 
 /* 64-bit: x is the low word. */
 uvec2 add64(uvec2 a, uvec2 b) {
@@ -51,33 +50,26 @@ uint weight_of(float x) {
     return uint(int(e));
 }
 
-/* Adds a lane's sums to the shared ones. */
-void merge(uint n, uvec2 w) {
-    if (n != 0u) atomicAdd(sh_count, n);
-    if ((w.x | w.y) == 0u) return;
-    uint old = atomicAdd(sh_lo, w.x);
-    uint carry = old + w.x < old ? 1u : 0u;
-    if (w.y + carry != 0u) atomicAdd(sh_hi, w.y + carry);
-}
-void merge_begin() {
+/* Sum of the lanes' weights. */
+uvec2 merge(uvec2 w) {
     barrier();
     if (lane == 0u) {
-        sh_count = 0u;
         sh_lo = 0u;
         sh_hi = 0u;
     }
     barrier();
-}
-void merge_end() {
+    if ((w.x | w.y) != 0u) {
+        uint old = atomicAdd(sh_lo, w.x);
+        uint carry = old + w.x < old ? 1u : 0u;
+        if (w.y + carry != 0u) atomicAdd(sh_hi, w.y + carry);
+    }
     barrier();
-    count = sh_count;
-    mass = uvec2(sh_lo, sh_hi);
+    return uvec2(sh_lo, sh_hi);
 }
 
 /* Tokens of the set (key > at) or (key == at and id < below) with key >= least. BINS: only keys that
  * begin with `prefix`, into the bin of the digit at `shift`. */
 void scan(uint what, uint least, uint at, uint below, uint shift, uint prefix, bool by_weight) {
-    uint n = 0u;
     for (uint b = 0u; b < nb; b++) {
         if (key_of(LD_mb(row * nb + b)) < least) continue;
         uint end = min(b * 256u + 256u, pc.n_vocab);
@@ -88,7 +80,10 @@ void scan(uint what, uint least, uint at, uint below, uint shift, uint prefix, b
                 float x = LD_logits(row * pc.n_vocab + i);
                 uint k = key_of(x);
                 if (k < least || k < at || (k == at && i >= below)) continue;
-                if (what == COUNT) n++;
+                if (what == COUNT) {
+                    reach_near += uvec4(greaterThanEqual(uvec4(k), near));
+                    reach_far += uvec4(greaterThanEqual(uvec4(k), far));
+                }
                 if (what == GATHER) {
                     uint c = min(atomicAdd(sh_n, 1u), LIST - 1u);
                     sh_id[c] = i;
@@ -103,33 +98,45 @@ void scan(uint what, uint least, uint at, uint below, uint shift, uint prefix, b
             }
         }
     }
-    if (what == COUNT) merge(n, uvec2(0u));
 }
 
-/* Looks for a key that at least k and at most LIST tokens reach. A few more probes are cheaper than a
- * long list. */
+/* Looks for a key that at least k and at most LIST tokens reach: eight distances from the maximum a
+ * pass. Another pass is cheaper than a long list. */
 bool find_list(uint k, inout uint at) {
-    uint lo = 0u, hi = key_of(row_max) + 1u, enough = max(k + k / 2u, 24u), best = ALL;
-    float gap = 1.0;
-    for (uint probe = 0u; probe < 12u && best > enough && hi - lo > 1u; probe++) {
-        uint mid = gap == 0.0 ? 0u : key_of(row_max - gap);
-        gap = gap * 2.0;
-        if (mid <= lo || mid >= hi) {
-            mid = lo + (hi - lo) / 2u;
-            gap = 0.0;
+    uint enough = max(k + k / 2u, 24u), best = ALL;
+    float below = 0.0, reached = 0.0; /* distances that fewer than k, at least k tokens are within */
+    for (uint pass = 0u; pass < 5u && best > enough; pass++) {
+        for (uint j = 0u; j < 8u; j++) {
+            float gap = below + (reached - below) * float(int(j + 1u)) * 0.111;
+            if (reached == 0.0) gap = (below == 0.0 ? 0.25 : 2.0 * below) * float(1 << j);
+            uint key = key_of(row_max - gap);
+            if (lane == j % lanes) {
+                sh_key[j] = key;
+                sh_weight[j] = floatBitsToUint(gap);
+                sh_rank[j] = 0u;
+            }
         }
-        merge_begin();
-        scan(COUNT, mid, mid, ALL, 0u, 0u, false);
-        merge_end();
-        if (count < k) {
-            hi = mid;
-            continue;
+        barrier();
+        near = uvec4(sh_key[0], sh_key[1], sh_key[2], sh_key[3]);
+        far = uvec4(sh_key[4], sh_key[5], sh_key[6], sh_key[7]);
+        reach_near = uvec4(0u);
+        reach_far = uvec4(0u);
+        scan(COUNT, far.w, far.w, ALL, 0u, 0u, false);
+        for (uint j = 0u; j < 8u; j++) {
+            uint n = j < 4u ? reach_near[j] : reach_far[j - 4u];
+            if (n != 0u) atomicAdd(sh_rank[j], n);
         }
-        lo = mid;
-        best = count;
-        gap = 0.0;
+        barrier();
+        uint hit = 0u;
+        while (hit < 8u && sh_rank[hit] < k) hit++;
+        if (hit > 0u) below = uintBitsToFloat(sh_weight[hit - 1u]);
+        if (hit < 8u) {
+            reached = uintBitsToFloat(sh_weight[hit]);
+            best = sh_rank[hit];
+            at = sh_key[hit];
+        }
+        barrier();
     }
-    at = lo;
     return best <= LIST;
 }
 
@@ -138,37 +145,43 @@ uvec2 share_of(uint top_p, uvec2 all) {
     return add64(scale64(top_p, all), uvec2(top_p * all.x != 0u ? 1u : 0u, 0u));
 }
 
-/* Draws from the tokens with key >= at, at most LIST of them and at least top_k. */
+/* Of the n listed tokens, how many and what weight come before the tokens c: by value or by id. */
+void before(uvec4 c, uint n, bool by_value, out uvec4 rank, out uvec4 lo, out uvec4 hi) {
+    uvec4 key = uvec4(sh_key[c.x], sh_key[c.y], sh_key[c.z], sh_key[c.w]);
+    uvec4 id = uvec4(sh_id[c.x], sh_id[c.y], sh_id[c.z], sh_id[c.w]);
+    rank = uvec4(0u);
+    lo = uvec4(0u);
+    hi = uvec4(0u);
+    for (uint j = 0u; j < n; j++) {
+        uvec4 k = uvec4(sh_key[j]), first = uvec4(lessThan(uvec4(sh_id[j]), id));
+        if (by_value) first = uvec4(greaterThan(k, key)) | (uvec4(equal(k, key)) & first);
+        uvec4 w = first * sh_weight[j];
+        rank += first;
+        lo += w;
+        hi += uvec4(lessThan(lo, w));
+    }
+}
+
+/* Draws from the tokens with key >= at, at most LIST of them and at least top_k. A lane takes four
+ * tokens at a time. */
 uint draw_listed(uint at, uint top_k, uint top_p, uint min_weight, uint random) {
     scan(GATHER, at, at, ALL, 0u, 0u, false);
     barrier();
     uint n = min(sh_n, LIST);
-    for (uint c = lane; c < n; c += lanes) {
-        uint key = sh_key[c], id = sh_id[c], rank = 0u;
-        uvec2 above = uvec2(0u);
-        for (uint j = 0u; j < n; j++) {
-            uint k = sh_key[j];
-            if (k > key || (k == key && sh_id[j] < id)) {
-                rank++;
-                above = add64(above, uvec2(sh_weight[j], 0u));
-            }
+    uvec4 rank, lo, hi, each = lanes * uvec4(0u, 1u, 2u, 3u);
+    uvec2 in_top_k = uvec2(0u), kept = uvec2(0u);
+    for (uint c0 = lane; c0 < n; c0 += 4u * lanes) {
+        before(min(c0 + each, n - 1u), n, true, rank, lo, hi);
+        for (uint u = 0u; u < 4u && c0 + u * lanes < n; u++) {
+            uint c = c0 + u * lanes;
+            sh_rank[c] = rank[u];
+            sh_above_lo[c] = lo[u];
+            sh_above_hi[c] = hi[u];
+            if (rank[u] < top_k) in_top_k = add64(in_top_k, uvec2(sh_weight[c], 0u));
         }
-        sh_rank[c] = rank;
-        sh_above_lo[c] = above.x;
-        sh_above_hi[c] = above.y;
     }
-    uvec2 goal = uvec2(ALL);
-    if (top_p != 0u) {
-        merge_begin();
-        uvec2 w = uvec2(0u);
-        for (uint c = lane; c < n; c += lanes)
-            if (sh_rank[c] < top_k) w = add64(w, uvec2(sh_weight[c], 0u));
-        merge(0u, w);
-        merge_end();
-        goal = share_of(top_p, mass);
-    }
-    merge_begin();
-    uvec2 kept = uvec2(0u);
+    uvec2 goal = uvec2(ALL), all = merge(in_top_k);
+    if (top_p != 0u) goal = share_of(top_p, all);
     for (uint c = lane; c < n; c += lanes) {
         uint w = sh_weight[c];
         uvec2 above = uvec2(sh_above_lo[c], sh_above_hi[c]);
@@ -176,16 +189,14 @@ uint draw_listed(uint at, uint top_k, uint top_p, uint min_weight, uint random) 
         sh_weight[c] = w;
         kept = add64(kept, uvec2(w, 0u));
     }
-    merge(0u, kept);
-    merge_end();
-    uvec2 target = scale64(random, mass);
-    for (uint c = lane; c < n; c += lanes) {
-        uint w = sh_weight[c], id = sh_id[c];
-        if (w == 0u) continue;
-        uvec2 before = uvec2(0u);
-        for (uint j = 0u; j < n; j++)
-            if (sh_id[j] < id) before = add64(before, uvec2(sh_weight[j], 0u));
-        if (!less64(target, before) && less64(target, add64(before, uvec2(w, 0u)))) sh_token = id;
+    uvec2 target = scale64(random, merge(kept));
+    for (uint c0 = lane; c0 < n; c0 += 4u * lanes) {
+        before(min(c0 + each, n - 1u), n, false, rank, lo, hi);
+        for (uint u = 0u; u < 4u && c0 + u * lanes < n; u++) {
+            uint c = c0 + u * lanes;
+            uvec2 first = uvec2(lo[u], hi[u]), last = add64(first, uvec2(sh_weight[c], 0u));
+            if (!less64(target, first) && less64(target, last)) sh_token = sh_id[c];
+        }
     }
     barrier();
     return sh_token;
@@ -241,11 +252,10 @@ uint descend(uint at, uint top, uint below, uint min_weight, bool by_weight, boo
     return base;
 }
 
-/* Shrinks a set to its shortest prefix whose number reaches goal or, by weight, whose weight reaches
- * the top_p share of the set's: a digit of the key a pass, then the ids of equal keys. */
-void shrink(inout uint at, inout uint below, uint goal_count, uint top_p) {
-    bool by_weight = top_p != 0u;
-    uvec2 goal = uvec2(goal_count, 0u), above = uvec2(0u), last = uvec2(0u);
+/* Shrinks a set to its shortest prefix of `amount` tokens or, by weight, of at least the share `amount`
+ * of the set's weight: a digit of the key a pass, then the ids of equal keys. */
+void shrink(inout uint at, inout uint below, uint amount, bool by_weight) {
+    uvec2 goal = uvec2(amount, 0u), above = uvec2(0u), last = uvec2(0u);
     uint prefix = 0u;
     for (uint digit = 0u; digit < 4u; digit++) {
         uint shift = 24u - 8u * digit;
@@ -261,7 +271,7 @@ void shrink(inout uint at, inout uint below, uint goal_count, uint top_p) {
         if (by_weight && digit == 0u) {
             uvec2 all = uvec2(0u);
             for (uint i = 0u; i < 256u; i++) all = add64(all, uvec2(sh_bin_lo[i], sh_bin_hi[i]));
-            goal = share_of(top_p, all);
+            goal = share_of(amount, all);
         }
         uint d = 255u;
         for (;; d--) {
@@ -324,8 +334,10 @@ void main() {
         token = draw_listed(at, top_k, top_p, min_weight, random);
     } else {
         at = 0u;
-        if (top_k != 0u) shrink(at, below, top_k, 0u);
-        if (top_p != 0u) shrink(at, below, 0u, top_p);
+        for (uint by_weight = 0u; by_weight < 2u; by_weight++) {
+            uint goal = by_weight == 0u ? top_k : top_p;
+            if (goal != 0u) shrink(at, below, goal, by_weight != 0u);
+        }
         token = descend(at, ALL, below, min_weight, true, true, random, uvec2(0u));
     }
     if (lane != 0u) return;
