@@ -301,7 +301,10 @@ static void chat_follows_the_template(void **state) {
     assert_int_equal(vkm_chat_render(bad, 1, VKM_CHAT_PLAIN, false, &b, &err), VKM_FAILED);
     assert_has(err.msg, "turn 0 has the role 'tool'; the roles are system, user, assistant");
     err = (vkm_err){0};
-    assert_int_equal(vkm_chat_render(late, 2, VKM_CHAT_PLAIN, false, &b, &err), VKM_FAILED);
+    vkm_strbuf_clear(&b);
+    assert_int_equal(vkm_chat_render(late, 2, VKM_CHAT_PLAIN, false, &b, &err), VKM_OK);
+    assert_string_equal(vkm_strbuf_str(&b),
+                        "<|im_start|>user\nx<|im_end|>\n<|im_start|>system\ny<|im_end|>\n");
     vkm_strbuf_free(&b);
 }
 

@@ -82,14 +82,11 @@ vkm_status vkm_chat_render(const vkm_chat_turn *turns, size_t n, vkm_chat_style 
             break;
         }
     for (size_t i = 0; i < n; i++) {
-        bool answer = !strcmp(turns[i].role, "assistant"),
-             system = !strcmp(turns[i].role, "system");
-        if (!answer && !system && strcmp(turns[i].role, "user") != 0)
+        bool answer = !strcmp(turns[i].role, "assistant");
+        if (!answer && strcmp(turns[i].role, "system") != 0 && strcmp(turns[i].role, "user") != 0)
             return vkm_fail(err, VKM_FAILED,
                             "turn %zu has the role '%.40s'; the roles are system, user, assistant",
                             i, turns[i].role);
-        if (system && i)
-            return vkm_fail(err, VKM_FAILED, "turn %zu is a system turn; only the first may be", i);
         vkm_strbuf_printf(out, "<|im_start|>%s\n", turns[i].role);
         if (answer)
             add_answer(&turns[i], style, i > last_user, i + 1 == n, out);

@@ -21,7 +21,7 @@ vkm_chat_style vkm_chat_style_of(const vkm_tokenizer *t);
 
 /* Appends the turns; generation_prompt adds the beginning of the assistant's turn. A final answer
  * after the last user turn gets a think block (its own or an empty one), earlier answers lose
- * theirs, as Qwen3's template does it. Errors: an unknown role, a system turn that is not first. */
+ * theirs, as Qwen3's template does it. Error: an unknown role. */
 vkm_status vkm_chat_render(const vkm_chat_turn *turns, size_t n, vkm_chat_style style,
                            bool generation_prompt, vkm_strbuf *out, vkm_err *err) VKM_MUST_CHECK;
 
