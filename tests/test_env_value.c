@@ -176,7 +176,7 @@ static void decoding_survives_every_cut(void **state) {
     assert_false(vkm_py_decode((const uint8_t *)"NN", 2, &v));
     uint8_t deep[1000];
     memset(deep, 0, sizeof deep);
-    for (size_t i = 0; i < 200; i++) memcpy(deep + 5 * i, "L\1\0\0\0", 5);
+    for (size_t i = 0; i < 200; i++) deep[5 * i] = 'L', deep[5 * i + 1] = 1;
     assert_false(vkm_py_decode(deep, sizeof deep, &v));
 }
 

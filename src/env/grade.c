@@ -59,6 +59,12 @@ void vkm_grade_judge(vkm_grade *g, const vkm_mode *mode) {
     if (g->infra_error) g->reward = __builtin_nanf("");
 }
 
+/* A ticket's place in the ring. Under the lock. */
+static task **place(const vkm_grader *g, uint64_t ticket) {
+    VKM_BUG_ON(!g->cap, "a ticket before any was given");
+    return &g->tasks[ticket % g->cap];
+}
+
 /* ---- the cache ---------------------------------------------------------------------------------
  */
 
@@ -124,7 +130,7 @@ static void *worker_main(void *arg) {
     while (w->box) {
         while (!g->closing && g->n_taken == g->n_submitted) pthread_cond_wait(&g->work, &g->lock);
         if (g->closing) break;
-        task *t = g->tasks[g->n_taken++ % g->cap];
+        task *t = *place(g, g->n_taken++);
         pthread_mutex_unlock(&g->lock);
         run_task(g, w->box, t);
         pthread_mutex_lock(&g->lock);
@@ -213,8 +219,7 @@ void vkm_grader_close(vkm_grader *g) {
     pthread_cond_broadcast(&g->work);
     pthread_mutex_unlock(&g->lock);
     for (int i = 0; i < g->n_workers; i++) pthread_join(g->workers[i].thread, NULL);
-    for (; g->n_collected < g->n_submitted; g->n_collected++)
-        task_free(g->tasks[g->n_collected % g->cap]);
+    for (; g->n_collected < g->n_submitted; g->n_collected++) task_free(*place(g, g->n_collected));
     pthread_cond_destroy(&g->done);
     pthread_cond_destroy(&g->work);
     pthread_mutex_destroy(&g->lock);
@@ -235,8 +240,7 @@ static vkm_status grow(vkm_grader *g, vkm_err *err) {
     size_t cap = g->cap ? 2 * g->cap : 64;
     task **tasks = vkm_calloc(cap, sizeof(task *), "the grading queue", err);
     if (!tasks) return err->status;
-    for (uint64_t t = g->n_collected; t < g->n_submitted; t++)
-        tasks[t % cap] = g->tasks[t % g->cap]; // NOLINT: no task without a ring
+    for (uint64_t t = g->n_collected; t < g->n_submitted; t++) tasks[t % cap] = *place(g, t);
     free(g->tasks);
     g->tasks = tasks;
     g->cap = cap;
@@ -264,7 +268,7 @@ vkm_status vkm_grader_submit(vkm_grader *g, const vkm_problem *problem, const vk
         return err->status;
     }
     *ticket = g->n_submitted;
-    g->tasks[g->n_submitted++ % g->cap] = t;
+    *place(g, g->n_submitted++) = t;
     pthread_cond_signal(&g->work);
     pthread_mutex_unlock(&g->lock);
     return VKM_OK;
@@ -274,7 +278,7 @@ bool vkm_grader_next(vkm_grader *g, bool block, uint64_t *ticket, vkm_grade *out
     task *t = NULL;
     pthread_mutex_lock(&g->lock);
     while (g->n_collected < g->n_submitted) {
-        t = g->tasks[g->n_collected % g->cap];
+        t = *place(g, g->n_collected);
         if (t->done || !block) break;
         pthread_cond_wait(&g->done, &g->lock);
     }
@@ -290,7 +294,7 @@ bool vkm_grader_next(vkm_grader *g, bool block, uint64_t *ticket, vkm_grade *out
 size_t vkm_grader_pending(vkm_grader *g) {
     size_t n = 0;
     pthread_mutex_lock(&g->lock);
-    for (uint64_t t = g->n_collected; t < g->n_submitted; t++) n += !g->tasks[t % g->cap]->done;
+    for (uint64_t t = g->n_collected; t < g->n_submitted; t++) n += !(*place(g, t))->done;
     pthread_mutex_unlock(&g->lock);
     return n;
 }

@@ -34,7 +34,7 @@ typedef struct {
 } request;
 typedef struct {
     int32_t status, late;
-    double cpu_s, wall_s;
+    double cpu_s, counted_s, wall_s;
 } reply;
 
 vkm_sandbox_config vkm_sandbox_config_default(void) {
@@ -288,7 +288,7 @@ static void judge_end(const vkm_box *b, const reply *r, vkm_job_result *out) {
     out->code = sig ? sig : WEXITSTATUS(r->status);
     if (r->late)
         out->end = VKM_JOB_WALL_LIMIT;
-    else if ((sig == SIGKILL || sig == SIGXCPU) && r->cpu_s >= b->config.cpu_time_s - 0.1)
+    else if (sig == SIGKILL && r->counted_s >= b->config.cpu_time_s)
         out->end = VKM_JOB_CPU_LIMIT;
     else if (sig == SIGKILL) /* no job can send it to itself: the host ran out of memory */
         infra(out, "a job was killed by the host (out of memory?)");

@@ -107,28 +107,31 @@ static vkm_status read_row(vkm_jv member, struct vkm_partition_row *row, vkm_err
     return row->mode ? VKM_OK : vkm_json_fail(member, err, "%s", e.msg);
 }
 
+static vkm_status read_rows(vkm_jv root, vkm_partition *p, vkm_err *err) {
+    if (vkm_json_typeof(root) != VKM_JSON_OBJECT)
+        return vkm_json_fail(root, err, "a partition is an object {\"problem id\": \"mode\"}");
+    p->rows = vkm_calloc(vkm_json_count(root), sizeof *p->rows, "a partition", err);
+    if (!p->rows) return err->status;
+    for (vkm_jv m = vkm_json_first(root); m.v; m = vkm_json_next(m)) {
+        vkm_status st = read_row(m, &p->rows[p->n++], err);
+        if (st) return st;
+    }
+    qsort(p->rows, p->n, sizeof *p->rows, by_id);
+    return VKM_OK;
+}
+
 vkm_status vkm_partition_load(const char *path, vkm_partition **out, vkm_err *err) {
     vkm_json *doc = NULL;
     *out = NULL;
     vkm_partition *p = vkm_calloc(1, sizeof *p, "a partition", err);
     if (!p) return err->status;
     vkm_status st = vkm_json_load(path, NULL, &doc, err);
-    vkm_jv root = {0};
-    if (!st) root = vkm_json_root(doc);
-    if (!st && vkm_json_typeof(root) != VKM_JSON_OBJECT)
-        st = vkm_json_fail(root, err, "a partition is an object {\"problem id\": \"mode\"}");
-    if (!st && !(p->rows = vkm_calloc(vkm_json_count(root), sizeof *p->rows, "a partition", err)))
-        st = err->status;
-    for (vkm_jv m = st ? (vkm_jv){0} : vkm_json_first(root); m.v && !st; m = vkm_json_next(m)) {
-        st = read_row(m, &p->rows[p->n], err);
-        p->n++;
-    }
+    if (!st) st = read_rows(vkm_json_root(doc), p, err);
     vkm_json_free(doc);
     if (st) {
         vkm_partition_free(p);
         return st;
     }
-    qsort(p->rows, p->n, sizeof *p->rows, by_id);
     *out = p;
     return VKM_OK;
 }

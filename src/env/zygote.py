@@ -33,7 +33,8 @@ SOCK, RESULT = 3, 3
 MAX_DEPTH = 64
 MAX_VALUE = 1 << 20
 REQUEST = struct.Struct("<IIII")  # wall_ms, cpu_s, memory_mib, flags (1: keep the output)
-REPLY = struct.Struct("<iidd")  # wait status, 1 if killed for wall time, cpu seconds, wall seconds
+# wait status, 1 if killed for wall time; seconds of cpu time, of what the limit counts, of wall time
+REPLY = struct.Struct("<iiddd")
 
 libc = ctypes.CDLL(None, use_errno=True)
 locked = ctypes.PyDLL(None, use_errno=True)  # the same library, called with the interpreter lock
@@ -81,9 +82,13 @@ def serve(boxed, nr_clone):
         late = not poll.poll(REQUEST.unpack(msg)[0])
         if late:
             os.kill(pid, signal.SIGKILL)
+            poll.poll()
+        # CPUCLOCK_PROF of the child: RLIMIT_CPU counts clock ticks, which wait4's figures correct
+        counted = time.clock_gettime(~pid << 3)
         _, status, used = os.wait4(pid, 0)
         os.close(pidfd)
-        sock.send(REPLY.pack(status, late, used.ru_utime + used.ru_stime, time.monotonic() - start))
+        cpu = used.ru_utime + used.ru_stime
+        sock.send(REPLY.pack(status, late, cpu, counted, time.monotonic() - start))
 
 
 def confine(boxed, seccomp, cpu_s, memory_mib):
@@ -237,7 +242,10 @@ def job_run_tests(against, setup, code, method, canonical):
     scope = fresh_main()
     try:
         load(setup, "setup.py", scope)
-        load(code, "response.py", scope)
+        try:
+            load(code, "response.py", scope)
+        except Exception:
+            pass  # what it defined before counts: many a response calls its own tests at the end
         cls = scope.get("Solution")
         test = scope.get("run_tests")
         if not callable(test):
