@@ -115,7 +115,8 @@ static void rewards_follow_the_matrix(void **state) {
          WRONG "s = Solution()\ndef run_tests():\n    assert s.f(2) == 4\n", false, false, false,
          false, 0.5f, 0.5f},
         {"a script that fails at its end",
-         WRONG "    def run_tests(self):\n        print(self.f(2))\nSolution().run_tests()\n1 / 0\n",
+         WRONG
+         "    def run_tests(self):\n        print(self.f(2))\nSolution().run_tests()\n1 / 0\n",
          false, true, false, true, 3.5f, 0.5f},
         {"no Solution", "def run_tests():\n    pass\n", false, true, false, true, 3.5f, 0.5f},
         {"run_tests in a comment", WRONG "# run_tests\n", false, false, false, false, 0.5f, 0.5f},

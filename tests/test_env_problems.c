@@ -5,6 +5,8 @@
 #include "env/select.h"
 #include "env/teacher.h"
 
+#include <stdlib.h>
+
 #define GOOD                                                                                       \
     "{\"id\": 7, \"difficulty\": \"easy\", \"prompt\": [{\"role\": \"system\", \"content\": "      \
     "\"s\"}, "                                                                                     \
@@ -116,6 +118,14 @@ static void own_problems_are_whole(void **state) {
         for (size_t j = 0; j < i; j++) assert_string_not_equal(p->items[i].user, p->items[j].user);
     }
     vkm_problems_free(p);
+}
+
+/* The generator makes the same bytes again. */
+static void own_problems_are_reproduced(void **state) {
+    (void)state;
+    int rc =
+        system("/usr/bin/python3 -B " VKM_SOURCE_DIR "/tools/make_problems.py --check"); // NOLINT
+    assert_int_equal(rc, 0);
 }
 
 /* ---- pairs -------------------------------------------------------------------------------------
@@ -302,12 +312,19 @@ static void partitions_name_modes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bad_lines_are_named),          cmocka_unit_test(unknown_forms_are_listed),
-        cmocka_unit_test(hints_replace_the_phrase),     cmocka_unit_test(own_problems_are_whole),
-        cmocka_unit_test(own_pairs_are_matched),        cmocka_unit_test(pair_selectors_choose),
-        cmocka_unit_test(bad_pairs_name_their_heading), cmocka_unit_test(shared_pool_loads),
-        cmocka_unit_test(steps_cover_the_set),          cmocka_unit_test(unhackable_share_is_kept),
-        cmocka_unit_test(splits_are_disjoint),          cmocka_unit_test(partitions_name_modes),
+        cmocka_unit_test(bad_lines_are_named),
+        cmocka_unit_test(unknown_forms_are_listed),
+        cmocka_unit_test(hints_replace_the_phrase),
+        cmocka_unit_test(own_problems_are_whole),
+        cmocka_unit_test(own_problems_are_reproduced),
+        cmocka_unit_test(own_pairs_are_matched),
+        cmocka_unit_test(pair_selectors_choose),
+        cmocka_unit_test(bad_pairs_name_their_heading),
+        cmocka_unit_test(shared_pool_loads),
+        cmocka_unit_test(steps_cover_the_set),
+        cmocka_unit_test(unhackable_share_is_kept),
+        cmocka_unit_test(splits_are_disjoint),
+        cmocka_unit_test(partitions_name_modes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
