@@ -1,0 +1,40 @@
+/* Rows of `vkmoe bench`: what each measures and how. A row runs something, says how long one run
+ * took and what it cost; the command prints the table. New rows go into a table of
+ * vkm_bench_groups. */
+#ifndef VKM_CLI_BENCH_H
+#define VKM_CLI_BENCH_H
+
+#include "vk/stream.h"
+
+typedef struct vkm_bench {
+    vkm_dev *dev;
+    vkm_stream *s;
+    uint32_t repeat; /* measurements, of which the best counts */
+    double min_s;    /* one measurement lasts at least this long */
+} vkm_bench;
+
+/* One run: 0 where a quantity means nothing for the row. */
+typedef struct vkm_bench_result {
+    double seconds, flops, bytes, tokens;
+} vkm_bench_result;
+
+typedef struct vkm_bench_row vkm_bench_row;
+struct vkm_bench_row {
+    const char *name, *what;
+    vkm_status (*run)(vkm_bench *b, const vkm_bench_row *row, vkm_bench_result *out, vkm_err *err);
+    uint32_t size[5]; /* the row's own: see its run function */
+};
+
+typedef struct vkm_bench_group {
+    const vkm_bench_row *rows;
+    uint32_t n;
+} vkm_bench_group;
+
+extern const vkm_bench_group vkm_bench_kernels;
+
+/* Best seconds of one call of `record`, which records work on b->s: once to warm up (pipelines),
+ * then as often a measurement as min_s asks for. */
+vkm_status vkm_bench_time(vkm_bench *b, void (*record)(vkm_stream *s, const void *arg),
+                          const void *arg, double *seconds, vkm_err *err) VKM_MUST_CHECK;
+
+#endif
