@@ -32,6 +32,7 @@ typedef struct vkm_u4 {
 #define VKM_RNG_TEACHERS  9u /* which pool rows a group takes */
 #define VKM_RNG_UNHACKABLE 10u /* which prompts a step shows without their hint */
 #define VKM_RNG_SPLIT 11u /* train, validation and test sets */
+#define VKM_RNG_BOOTSTRAP 12u /* resampled pairs of an interval; rollout = resample */
 
 /* High word of the 64-bit product, from 16-bit limbs: no driver is asked for 64-bit integers. */
 VKM_FN uint vkm_mulhi(uint a, uint b) {

@@ -83,7 +83,7 @@ typedef struct row_view {
 } row_view;
 
 static int contains(const row_view *v, kept_set s, uint32_t i) {
-    return (v->key[i] == s.at && i < s.below) || v->key[i] > s.at;
+    return (i < s.below && v->key[i] == s.at) || v->key[i] > s.at;
 }
 
 /* Shrinks a set to its shortest prefix that measures at least `goal`, in tokens or in weight.

@@ -1,11 +1,17 @@
+/* Intervals, rank statistics and the paired bootstrap. */
 #include "rl/stats.h"
 
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/philox.h"
+#include "base/status.h"
 
 void vkm_wilson(uint32_t k, uint32_t n, double *low, double *high) {
     const double z = 1.959963984540054; /* the normal's 97.5% point */
     *low = *high = NAN;
-    if (n == 0) return;
+    if (n == 0 || k > n) return;
     double p = (double)k / n, z2 = z * z / n;
     double centre = (p + z2 / 2) / (1 + z2);
     double half = z / (1 + z2) * sqrt(p * (1 - p) / n + z2 / (4.0 * n));
@@ -13,15 +19,108 @@ void vkm_wilson(uint32_t k, uint32_t n, double *low, double *high) {
     *high = k == n ? 1 : centre + half;
 }
 
-double vkm_auroc(const double *scores, const unsigned char *labels, size_t n) {
-    double wins = 0, pairs = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (!labels[i]) continue;
-        for (size_t j = 0; j < n; j++) {
-            if (labels[j]) continue;
-            pairs++;
-            wins += scores[i] > scores[j] ? 1 : scores[i] == scores[j] ? 0.5 : 0;
-        }
+static int has_nan(const double *x, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (isnan(x[i])) return 1;
+    return 0;
+}
+
+static int ascending(const void *a, const void *b) {
+    const double *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+/* A sorted copy, for the caller to free. */
+static double *sorted(const double *x, size_t n) {
+    double *y = malloc(n * sizeof *y);
+    VKM_BUG_ON(!y, "no memory for %zu values", n);
+    memcpy(y, x, n * sizeof *y);
+    qsort(y, n, sizeof *y, ascending);
+    return y;
+}
+
+/* How many of the sorted values are below x, or at most x. */
+static size_t count_below(const double *y, size_t n, double x, int or_equal) {
+    size_t lo = 0, hi = n;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        if (y[mid] < x || (or_equal && y[mid] == x))
+            lo = mid + 1;
+        else
+            hi = mid;
     }
-    return pairs > 0 ? wins / pairs : NAN;
+    return lo;
+}
+
+double vkm_auroc(const double *scores, const unsigned char *labels, size_t n) {
+    size_t n_negative = 0;
+    for (size_t i = 0; i < n; i++) n_negative += !labels[i];
+    if (n_negative == 0 || n_negative == n || has_nan(scores, n)) return NAN;
+    double *all = malloc(n_negative * sizeof *all), wins = 0;
+    VKM_BUG_ON(!all, "no memory for %zu scores", n);
+    for (size_t i = 0, j = 0; i < n; i++)
+        if (!labels[i]) all[j++] = scores[i];
+    qsort(all, n_negative, sizeof *all, ascending);
+    for (size_t i = 0; i < n; i++)
+        if (labels[i])
+            wins += 0.5 * (double)(count_below(all, n_negative, scores[i], 0) +
+                                   count_below(all, n_negative, scores[i], 1));
+    free(all);
+    return wins / ((double)n_negative * (double)(n - n_negative));
+}
+
+double vkm_fbeta(const double *scores, const unsigned char *labels, size_t n, double threshold,
+                 double beta) {
+    double hits = 0, detected = 0, positives = 0, b2 = beta * beta;
+    for (size_t i = 0; i < n; i++) {
+        int found = scores[i] > threshold;
+        positives += labels[i] != 0;
+        detected += found;
+        hits += found && labels[i];
+    }
+    if (positives == 0 || positives == (double)n || has_nan(scores, n)) return NAN;
+    return (1 + b2) * hits / (b2 * positives + detected);
+}
+
+static double quantile_of_sorted(const double *y, size_t n, double q) {
+    double at = q * (double)(n - 1), below = floor(at);
+    size_t i = (size_t)below, j = i + 1 < n ? i + 1 : i;
+    return y[i] == y[j] ? y[i] : y[i] + (at - below) * (y[j] - y[i]);
+}
+
+double vkm_quantile(const double *x, size_t n, double q) {
+    if (n == 0 || !(q >= 0 && q <= 1) || has_nan(x, n)) return NAN;
+    double *y = sorted(x, n), value = quantile_of_sorted(y, n, q);
+    free(y);
+    return value;
+}
+
+vkm_paired vkm_paired_bootstrap(const double *a, const double *b, size_t n, uint32_t resamples,
+                                uint64_t seed) {
+    vkm_paired r = {NAN, NAN, NAN};
+    if (n == 0 || has_nan(a, n) || has_nan(b, n)) return r;
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) sum += a[i] - b[i];
+    r.mean = sum / (double)n;
+    if (n < 2 || n > UINT32_MAX || resamples < 2) return r;
+    double *means = malloc(resamples * sizeof *means);
+    VKM_BUG_ON(!means, "no memory for %u resamples", resamples);
+    for (uint32_t k = 0; k < resamples; k++) {
+        sum = 0;
+        for (size_t i = 0; i < n; i += 4) {
+            vkm_u4 u = vkm_random4((uint32_t)seed, (uint32_t)(seed >> 32), VKM_RNG_BOOTSTRAP, 0, k,
+                                   (uint32_t)i, 0);
+            uint32_t word[4] = {u.x, u.y, u.z, u.w};
+            for (size_t j = 0; j < 4 && i + j < n; j++) {
+                size_t pick = (size_t)((uint64_t)word[j] * n >> 32);
+                sum += a[pick] - b[pick];
+            }
+        }
+        means[k] = sum / (double)n;
+    }
+    qsort(means, resamples, sizeof *means, ascending);
+    r.low = quantile_of_sorted(means, resamples, 0.025);
+    r.high = quantile_of_sorted(means, resamples, 0.975);
+    free(means);
+    return r;
 }
