@@ -330,7 +330,8 @@ vkm_status vkm_run_learn(vkm_run *r, vkm_rollout *x, uint32_t n, vkm_step_result
     for (uint32_t i = 0; i < n; i++) x[i].w = NAN;
     uint32_t n_live = live_examples(r, x, n, ex, back);
     if (r->router) {
-        if (r->state.step % (uint32_t)r->c.refresh_every == 0 && vkm_run_read_pairs(r, 0, err))
+        if (r->state.step && r->state.step % (uint32_t)r->c.refresh_every == 0 &&
+            vkm_run_read_pairs(r, 0, err))
             goto done;
         if (n_live && route(r, ex, n_live, w, err)) goto done;
         for (uint32_t i = 0; i < n_live; i++) x[back[i]].w = w[i];

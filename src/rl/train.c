@@ -58,6 +58,8 @@ static vkm_status one_step(vkm_run *r, step_buffers *b, vkm_runlog *log, vkm_tra
         goto done;
     r->state.step++;
     tally(sum, b, &result);
+    printf("step %u weights_hash %s\n", r->state.step, hash);
+    fflush(stdout);
     (void)!vkm_report_step(r, b->x, b->n, &result, hash, vkm_now_s() - start, log, err);
 done:
     clear_step(b);

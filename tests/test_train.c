@@ -1,0 +1,195 @@
+/* Whole runs on the CPU reference: a resumed run equals the uninterrupted one bit for bit, also
+ * after kill -9; errors that name what is wrong. Needs bubblewrap, as grading does. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "model/init_model.h"
+#include "rl/checkpoint.h"
+#include "rl/train.h"
+#include "tmpdir.h"
+
+enum { STEPS = 4 };
+
+static void config(vkm_config *c, const char *run) {
+    vkm_err err = {0};
+    static const char *const keys[][2] = {{"data", VKM_SOURCE_DIR "/data/problems.jsonl"},
+                                          {"pairs", VKM_SOURCE_DIR "/data/pairs.md"},
+                                          {"teacher_pool", "canonical"},
+                                          {"max_steps", "4"},
+                                          {"num_prompts", "2"},
+                                          {"num_generations", "2"},
+                                          {"max_prompt_length", "512"},
+                                          {"max_completion_length", "192"},
+                                          {"teacher_steps", "4"},
+                                          {"teachers_per_group", "1"},
+                                          {"unhackable_frac", "0"},
+                                          {"learning_rate", "1e-3"},
+                                          {"warmup_steps", "0"},
+                                          {"lora_rank", "2"},
+                                          {"refresh_every", "3"},
+                                          {"save_steps", "2"},
+                                          {"grade_workers", "2"}};
+    vkm_config_default(c);
+    for (size_t i = 0; i < VKM_COUNTOF(keys); i++)
+        assert_int_equal(vkm_config_set(c, keys[i][0], keys[i][1], &err), VKM_OK);
+    assert_int_equal(vkm_config_set(c, "model", in_dir("model"), &err), VKM_OK);
+    assert_int_equal(vkm_config_set(c, "output_dir", in_dir(run), &err), VKM_OK);
+}
+
+static vkm_dev *open_cpu(void) {
+    vkm_dev *dev = NULL;
+    vkm_err err = {0};
+    assert_int_equal(vkm_dev_open(&(vkm_dev_options){.backend = VKM_CPU}, &dev, &err), VKM_OK);
+    return dev;
+}
+
+static void train(const vkm_config *c) {
+    vkm_train_summary sum;
+    vkm_err err = {0};
+    vkm_dev *dev = open_cpu();
+    if (vkm_train(c, dev, &sum, &err)) fail_msg("%s", err.msg);
+    vkm_dev_close(dev);
+}
+
+/* The weights_hash lines of steps.jsonl. */
+static void hashes(const char *run, char out[STEPS][33]) {
+    char path[VKM_PATH_MAX], *text;
+    size_t n;
+    vkm_err err = {0};
+    snprintf(path, sizeof path, "%s/steps.jsonl", in_dir(run));
+    if (vkm_file_read(path, 1 << 20, &text, &n, &err)) fail_msg("%s", err.msg);
+    const char *at = text;
+    for (int i = 0; i < STEPS; i++) {
+        at = strstr(at, "\"weights_hash\"");
+        assert_non_null(at);
+        at = strchr(at + 14, '"') + 1;
+        snprintf(out[i], 33, "%.32s", at);
+    }
+    assert_null(strstr(at, "\"weights_hash\""));
+    free(text);
+}
+
+static char straight[STEPS][33];
+
+static int make_straight(void **state) {
+    const vkm_model_preset *tiny;
+    static vkm_config c;
+    vkm_err err = {0};
+    if (tmpdir_make(state) || vkm_model_preset_find("tiny", &tiny, &err)) return -1;
+    vkm_init_options o = {.config = tiny->config, .output = in_dir("model"), .seed = 3};
+    if (vkm_init_model(&o, NULL, &err)) return -1;
+    config(&c, "straight");
+    train(&c);
+    hashes("straight", straight);
+    for (int i = 1; i < STEPS; i++)
+        if (!strcmp(straight[i], straight[i - 1])) return -1; /* every step must learn */
+    return 0;
+}
+
+static void expect_straight(const char *run) {
+    char got[STEPS][33];
+    hashes(run, got);
+    for (int i = 0; i < STEPS; i++) assert_string_equal(got[i], straight[i]);
+}
+
+static void resumed_equals_straight(void **state) {
+    (void)state;
+    static vkm_config c;
+    config(&c, "stopped");
+    c.stop_at_step = 2;
+    train(&c);
+    c.stop_at_step = 0;
+    strcpy(c.resume_from_checkpoint, "latest");
+    train(&c);
+    expect_straight("stopped");
+}
+
+static void killed_equals_straight(void **state) {
+    (void)state;
+    static vkm_config c;
+    config(&c, "killed");
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        execl(VKM_BINARY_DIR "/vkmoe", "vkmoe", "train", in_dir("killed.json"), "--backend", "cpu",
+              "--quiet", "--save_steps", "1", NULL);
+        _exit(127);
+    }
+    int status;
+    for (int i = 0; i < 6000; i++) { /* until the second checkpoint is there, or the end */
+        char path[VKM_PATH_MAX];
+        snprintf(path, sizeof path, "%s/checkpoints/step-000002/manifest.json", in_dir("killed"));
+        if (vkm_file_exists(path) || waitpid(child, &status, WNOHANG) == child) break;
+        usleep(10000);
+    }
+    kill(child, SIGKILL);
+    waitpid(child, &status, 0);
+    strcpy(c.resume_from_checkpoint, "latest");
+    c.save_steps = 1;
+    train(&c);
+    expect_straight("killed");
+}
+
+static int write_killed_config(void **state) {
+    (void)state;
+    static vkm_config c;
+    vkm_err err = {0};
+    vkm_strbuf text = {0};
+    config(&c, "killed");
+    vkm_jw w = vkm_jw_begin(&text, 1);
+    vkm_jw_obj(&w, NULL);
+    vkm_config_write(&c, &w);
+    vkm_jw_end_obj(&w);
+    int failed = vkm_file_save(in_dir("killed.json"), text.data, text.n, &err);
+    vkm_strbuf_free(&text);
+    return failed ? -1 : 0;
+}
+
+static void expect_error(vkm_config *c, const char *part) {
+    vkm_train_summary sum;
+    vkm_err err = {0};
+    vkm_dev *dev = open_cpu();
+    assert_int_not_equal(vkm_train(c, dev, &sum, &err), VKM_OK);
+    if (!strstr(err.msg, part)) fail_msg("'%s' does not say '%s'", err.msg, part);
+    vkm_dev_close(dev);
+}
+
+static void errors_name_the_mend(void **state) {
+    (void)state;
+    static vkm_config c;
+    config(&c, "straight");
+    expect_error(&c, "straight"); /* the run folder exists */
+    config(&c, "new");
+    strcpy(c.arm, "mow");
+    expect_error(&c, "none, absorb, moe, moe_detach, oracle");
+    config(&c, "new");
+    strcpy(c.modes, "run_test");
+    expect_error(&c, "gt_only");
+    config(&c, "new");
+    strcpy(c.model, in_dir("nowhere"));
+    expect_error(&c, "nowhere");
+    config(&c, "new");
+    c.max_prompt_length = 20;
+    expect_error(&c, "max_prompt_length");
+    config(&c, "straight");
+    strcpy(c.resume_from_checkpoint, "latest");
+    c.learning_rate = 2e-3;
+    expect_error(&c, "learning_rate");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(resumed_equals_straight),
+        cmocka_unit_test_setup(killed_equals_straight, write_killed_config),
+        cmocka_unit_test(errors_name_the_mend),
+    };
+    return cmocka_run_group_tests(tests, make_straight, tmpdir_remove);
+}
