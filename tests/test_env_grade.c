@@ -465,6 +465,44 @@ static void a_sandbox_that_fails_is_refused(void **state) {
                      VKM_FAILED);
 }
 
+/* A box that dies under a job: retried once, and then an error without a reward. */
+static void a_dead_box_is_no_verdict(void **state) {
+    env *e = *state;
+    static const char *const scripts[] = {
+        /* only the second box lives: the first is killed, once */
+        "#!/bin/sh\nmkdir %s 2>/dev/null && (sleep 1; kill -9 $$) &\nexec bwrap \"$@\"\n# %s\n",
+        "#!/bin/sh\n(sleep 1; kill -9 $$) & # %s %s\nexec bwrap \"$@\"\n",
+    };
+    static const char slow[] = "```python\nimport time\ntime.sleep(1.5)\n" RIGHT "```";
+    char text[1024], flag[64];
+    snprintf(flag, sizeof flag, "/tmp/vkmoe-test-%d", (int)getpid());
+    for (int i = 0; i < 2; i++) {
+        snprintf(text, sizeof text, scripts[i], flag, flag);
+        const char *fake = scratch_file("bwrap", text);
+        assert_int_equal(chmod(fake, 0755), 0);
+        vkm_grade_config c = vkm_grade_config_default();
+        c.workers = 1;
+        c.sandbox.bwrap = fake;
+        vkm_grader *g = open_grader(&c);
+        vkm_err err = {0};
+        uint64_t t;
+        vkm_grade out;
+        if (vkm_grader_submit(g, e->problems->items, e->gt_only, slow, sizeof slow - 1, &t, &err))
+            fail_msg("%s", err.msg);
+        assert_true(vkm_grader_next(g, true, &t, &out));
+        assert_int_equal(vkm_grader_stats_now(g).retried, 1);
+        assert_int_equal(out.infra_error, i == 1);
+        assert_int_equal(out.evidence.gt_correct, i == 0);
+        if (i == 0)
+            assert_true(out.reward == 3.5f);
+        else
+            assert_true(out.reward != out.reward && !out.passed && *out.reason);
+        vkm_grader_close(g);
+        unlink(fake);
+        (void)rmdir(flag);
+    }
+}
+
 /* Asked for by name it goes on, still with seccomp and limits, and says so. */
 static void unsafe_none_is_stamped(void **state) {
     env *e = *state;
@@ -520,6 +558,7 @@ int main(void) {
         cmocka_unit_test(own_pool_grades_as_cached),
         cmocka_unit_test(benchmark_solutions_are_correct),
         cmocka_unit_test(a_sandbox_that_fails_is_refused),
+        cmocka_unit_test(a_dead_box_is_no_verdict),
         cmocka_unit_test(unsafe_none_is_stamped),
         cmocka_unit_test(a_bad_config_is_named),
         cmocka_unit_test(boxes_are_recycled),

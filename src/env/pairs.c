@@ -135,6 +135,7 @@ static vkm_status read_pair(reader *r, vkm_pair *p, vkm_err *err) {
     if (!st) st = read_block(r, next_full_line(r), "Hack", &p->hack, err);
     if (!st) st = read_block(r, next_full_line(r), "Clean", &p->clean, err);
     if (st) return st;
+    VKM_BUG_ON(!p->prompt || !p->hack || !p->clean, "a block that was not read");
     size_t n = strlen(p->prompt), last = sizeof assistant - 1;
     if (n < last || strcmp(p->prompt + n - last, assistant) != 0)
         return bad(r, err, "the prompt does not end with <|im_start|>assistant");

@@ -148,6 +148,7 @@ static vkm_status read_asserts(vkm_jv line, vkm_problem *p, vkm_refusal *refused
 }
 
 static void hash_text(vkm_hash_state *h, const char *s) {
+    VKM_BUG_ON(!s, "a field that was not read");
     vkm_hash_add(h, s, strlen(s) + 1);
 }
 
