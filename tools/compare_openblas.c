@@ -37,6 +37,10 @@ static void choose_core(char **argv) {
     setenv("COMPARE_OPENBLAS_STARTED", "1", 1);
     setenv("OMP_WAIT_POLICY", "passive", 1); /* our idle threads must not spin beside OpenBLAS */
     execv("/proc/self/exe", argv);
+    fprintf(stderr,
+            "compare_openblas: cannot start again (no /proc?): OpenBLAS keeps its %s kernels; "
+            "set OPENBLAS_CORETYPE\n",
+            openblas_get_corename());
 }
 
 static vkm_status open_side(side *d, vkm_dev_options o, uint32_t n, const float *x, const float *w,

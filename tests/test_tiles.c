@@ -1,0 +1,69 @@
+/* No tile shape changes a bit: the products' gates with shapes of every device class, forced. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+#include <stdlib.h>
+
+#include "ops/tiles.h"
+#include "verify/verify.h"
+
+static vkm_dev *dev;
+
+static int open_device(void **state) {
+    (void)state;
+    vkm_err err = {0};
+    vkm_dev_options o = {.backend = VKM_VULKAN};
+    if (vkm_dev_open(&o, &dev, &err)) print_message("no Vulkan device: %s\n", err.msg);
+    return 0;
+}
+
+static int close_device(void **state) {
+    (void)state;
+    vkm_dev_close(dev);
+    return 0;
+}
+
+static void gates_with(const char *tile, const char *select) {
+    if (!dev) skip();
+    vkm_err err = {0};
+    assert_int_equal(setenv("VKMOE_TILE", tile, 1), 0);
+    vkm_verify_options vo = {.dev = dev, .seed = 11, .select = select};
+    vkm_status st = vkm_verify_run(&vo, stdout, &err);
+    unsetenv("VKMOE_TILE");
+    if (st) fail_msg("tile %s: %s", tile, err.msg);
+}
+
+static void tile_of_gpus(void **state) {
+    (void)state;
+    gates_with("64,16,4,0,2", "kernel/gemm");
+}
+static void lanes_share_rows(void **state) {
+    (void)state;
+    gates_with("8,16,4,1,4", "kernel/gemm");
+}
+static void two_panels_of_rows(void **state) {
+    (void)state;
+    gates_with("8,32,4,0,1", "kernel/linear_bf16");
+}
+
+static void a_bad_shape_is_ignored(void **state) {
+    (void)state;
+    if (!dev) skip();
+    vkm_tile want = vkm_tile_for(dev, 100, 100);
+    static const char *const bad[] = {"",           "8",          "8,12,4,0,1",
+                                      "8,16,6,0,1", "0,16,4,0,1", "8,16,4,0,3"};
+    for (size_t i = 0; i < VKM_COUNTOF(bad); i++) {
+        assert_int_equal(setenv("VKMOE_TILE", bad[i], 1), 0);
+        vkm_tile got = vkm_tile_for(dev, 100, 100);
+        unsetenv("VKMOE_TILE");
+        assert_memory_equal(&got, &want, sizeof got);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tile_of_gpus), cmocka_unit_test(lanes_share_rows),
+        cmocka_unit_test(two_panels_of_rows), cmocka_unit_test(a_bad_shape_is_ignored)};
+    return cmocka_run_group_tests(tests, open_device, close_device);
+}
