@@ -50,6 +50,7 @@ typedef struct vkm_dev_options {
     int check_hazards;   /* the stream proves its own barriers before each submit */
     int profile;         /* time every kernel */
     int skip_probes;     /* only for `vkmoe devices`, which reports them itself */
+    const char *shaders; /* vulkan: folder whose NAME.spv replace built-in shaders; NULL for none */
 } vkm_dev_options;
 
 /* Opens a device and, on Vulkan, runs the probes unless options.skip_probes is set: a device that

@@ -217,6 +217,7 @@ vkm_dev_options vkm_cli_device_options(const vkm_cli_device *d) {
         .threads = (int)d->threads,
         .flush_denormals = d->flush_denormals,
         .validate = d->validate,
+        .shaders = d->shaders,
         .check_hazards = d->check_hazards,
         .profile = d->profile,
     };

@@ -55,6 +55,7 @@ typedef struct vkm_cli_device {
     int backend;
     int64_t threads;
     int flush_denormals, validate, check_hazards, profile;
+    const char *shaders;
 } vkm_cli_device;
 #define VKM_CLI_DEVICE_DEFAULTS                                                                    \
     { 0 }
@@ -71,6 +72,8 @@ typedef struct vkm_cli_device {
          .help = "Vulkan validation layers; any message is an error"},                             \
         {"check-hazards", VKM_OPT_FLAG, &(d)->check_hazards,                                       \
          .help = "prove the barriers of every submit"},                                            \
+        {"shaders", VKM_OPT_STRING, &(d)->shaders, .arg = "DIR",                                   \
+         .help = "development: a folder whose NAME.spv replace built-in shaders"},                 \
     {                                                                                              \
         "profile", VKM_OPT_FLAG, &(d)->profile,                                                    \
             .help = "print the time of every kernel at the end"                                    \

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/file.h"
 #include "vk/vk_private.h"
 
 /* ---- the cache on disk: a header of ours, since drivers trust what they are given
@@ -131,6 +132,26 @@ static vkm_status layout_get(vk_dev *vk, uint32_t bytes, VkPipelineLayout *out, 
     return VKM_OK;
 }
 
+/* The user's own shader of this name in options.shaders, if there is one. */
+static vkm_status replacement(vk_dev *vk, const vkm_kernel *kernel, char **code,
+                              VkShaderModuleCreateInfo *info, vkm_err *err) {
+    enum { MOST = 16 << 20 };
+    char path[VKM_PATH_MAX], name[80];
+    const char *dir = vk->dev->options.shaders;
+    size_t n;
+    snprintf(name, sizeof name, "%s.spv", kernel->name);
+    if (!dir) return VKM_OK;
+    if (vkm_path_join(path, dir, name, err)) return err->status;
+    if (!vkm_file_exists(path)) return VKM_OK;
+    if (vkm_file_read(path, MOST, code, &n, err)) return err->status;
+    if (n < 20 || n % 4)
+        return vkm_fail(err, VKM_USAGE, "%s: %zu bytes are no SPIR-V; compile it anew", path, n);
+    info->pCode = (const uint32_t *)(const void *)*code;
+    info->codeSize = n;
+    vkm_info("%s replaces the built-in shader", path);
+    return VKM_OK;
+}
+
 vkm_status vkm_vk_kernel_get(vk_dev *vk, const vkm_kernel *kernel, uint32_t *out, vkm_err *err) {
     enum { PLACES = VKM_COUNTOF(vk->kernel_at) };
     uint32_t h = (uint32_t)(((uintptr_t)kernel / sizeof *kernel) % PLACES);
@@ -149,7 +170,10 @@ vkm_status vkm_vk_kernel_get(vk_dev *vk, const vkm_kernel *kernel, uint32_t *out
         .codeSize = (size_t)(kernel->spirv_end - kernel->spirv) * sizeof *kernel->spirv,
         .pCode = kernel->spirv,
     };
+    char *other = NULL;
+    if (replacement(vk, kernel, &other, &info, err)) return err->status;
     VkResult r = vkCreateShaderModule(vk->device, &info, NULL, &k.module);
+    free(other);
     if (r) return vkm_vk_fail(vk, err, r, kernel->name);
     *out = vk->n_kernels++;
     vk->kernels[*out] = k;
