@@ -3,88 +3,103 @@
 #include "attn_decode.glsl"
 #include "attention.glsl"
 
-/* Group (head, row). Lanes first lie along keys (scores, then weights, in scratch), then along the
- * output's words. */
+layout(constant_id = 1) const uint D = 2u; /* head dimension, even */
+layout(constant_id = 2) const uint W = 1u; /* words of the output a lane has, LOCAL apart */
+layout(constant_id = 3) const uint R = 1u; /* heads of a workgroup, all of one kv head */
+const uint DW = D / 2u;
 const uint LOCAL = gl_WorkGroupSize.x;
-shared float lane_max[LOCAL];
 
-/* Which rows hold the keys: the prompt's, then the rollout's own. */
-uint prompt_row0, prompt_len, own_row0;
+/* Group (heads, row). Lanes first lie along keys (scores, then weights, in scratch), then along the
+ * output's words. */
+shared float lane_max[R * LOCAL];
+float q[R * D], s[R], m[R], l[R], lc[R];
+float acc[2u * W * R], total[2u * W * R];
 
 void main() {
-    uint h = gl_WorkGroupID.x, row = gl_WorkGroupID.y, lane = gl_LocalInvocationID.x;
-    prompt_row0 = LD_state(8u * row);
-    prompt_len = LD_state(8u * row + 1u);
-    own_row0 = LD_state(8u * row + 2u);
+    uint h0 = gl_WorkGroupID.x * R, row = gl_WorkGroupID.y, lane = gl_LocalInvocationID.x;
+    uint prompt_row0 = LD_state(8u * row), prompt_len = LD_state(8u * row + 1u);
+    uint own_row0 = LD_state(8u * row + 2u);
     uint n_keys = min(prompt_len + LD_state(8u * row + 3u), pc.max_keys);
     if (LD_state(8u * row + 5u) != 0u || n_keys == 0u) return;
 
-    uint kvh = h / (pc.n_heads / pc.n_kv);
-    uint q_at = (row * pc.n_heads + h) * DW;
-    uint scratch_at = (row * pc.n_heads + h) * pc.max_keys;
-
-    float m = neg_infinity();
+    uint kvh = h0 / (pc.n_heads / pc.n_kv);
+    uint head = row * pc.n_heads + h0;
+    [[unroll]] for (uint i = 0u; i < R * DW; i++) {
+        uint w = LDW_q(head * DW + i);
+        q[2u * i] = vkm_bf16_lo(w);
+        q[2u * i + 1u] = vkm_bf16_hi(w);
+    }
+    [[unroll]] for (uint r = 0u; r < R; r++) m[r] = neg_infinity();
     for (uint j0 = 0u; j0 < n_keys; j0 += LOCAL) {
         uint j = min(j0 + lane, n_keys - 1u);
         bool own = j >= prompt_len;
         uint at = ((own ? own_row0 + j - prompt_len : prompt_row0 + j) * pc.n_kv + kvh) * DW;
-        precise float s = 0.0;
-        if (own) {
-            for (uint i = 0u; i < DW; i++) {
-                uint a = LDW_q(q_at + i), b = LDW_own_k(at + i);
-                s = fma(vkm_bf16_lo(a), vkm_bf16_lo(b), s);
-                s = fma(vkm_bf16_hi(a), vkm_bf16_hi(b), s);
-            }
-        } else {
-            for (uint i = 0u; i < DW; i++) {
-                uint a = LDW_q(q_at + i), b = LDW_prompt_k(at + i);
-                s = fma(vkm_bf16_lo(a), vkm_bf16_lo(b), s);
-                s = fma(vkm_bf16_hi(a), vkm_bf16_hi(b), s);
-            }
+        uvec2 keys = own ? pc.own_k : pc.prompt_k;
+        [[unroll]] for (uint r = 0u; r < R; r++) s[r] = 0.0;
+        [[unroll]] for (uint i = 0u; i < DW; i++) {
+            uint w = U32_R(keys).v[at + i];
+            [[unroll]] for (uint r = 0u; r < R; r++)
+                s[r] = madd2(q[r * D + 2u * i], q[r * D + 2u * i + 1u], w, s[r]);
         }
-        s = s * pc.scale;
-        if (j0 + lane < n_keys) ST_scratch(scratch_at + j, s);
-        m = s > m ? s : m;
+        [[unroll]] for (uint r = 0u; r < R; r++) {
+            float x = mul(s[r], pc.scale);
+            m[r] = x > m[r] ? x : m[r];
+            if (j0 + lane < n_keys) ST_scratch((head + r) * pc.max_keys + j, x);
+        }
     }
-    lane_max[lane] = m;
+    [[unroll]] for (uint r = 0u; r < R; r++) lane_max[r * LOCAL + lane] = m[r];
     barrier();
-    for (uint i = 0u; i < LOCAL; i++) m = lane_max[i] > m ? lane_max[i] : m;
-    m = vkm_canon(m);
-    for (uint j = lane; j < n_keys; j += LOCAL) { /* each lane its own scores */
-        precise float below = LD_scratch(scratch_at + j) - m;
-        ST_scratch(scratch_at + j, prob(below));
+    [[unroll]] for (uint r = 0u; r < R; r++) {
+        for (uint i = 0u; i < LOCAL; i++) {
+            float x = lane_max[r * LOCAL + i];
+            m[r] = x > m[r] ? x : m[r];
+        }
+        m[r] = vkm_canon(m[r]);
+        uint at = (head + r) * pc.max_keys;
+        for (uint j = lane; j < n_keys; j += LOCAL) /* each lane its own scores */
+            ST_scratch(at + j, prob(sub(LD_scratch(at + j), m[r])));
     }
     memoryBarrierBuffer();
     barrier();
 
-    uint kp = (pc.n_heads * D + 7u) & ~7u;
-    for (uint i = lane; i < DW; i += LOCAL) {
-        precise float lo = 0.0, hi = 0.0, l = 0.0;
-        for (uint c = 0u; c < n_keys; c += CHUNK) {
-            precise float clo = 0.0, chi = 0.0, cl = 0.0;
-            uint c_end = min(c + CHUNK, n_keys);
-            uint seam = clamp(prompt_len, c, c_end);
-            for (uint j = c; j < seam; j++) {
-                float p = LD_scratch(scratch_at + j);
-                uint w = LDW_prompt_v(((prompt_row0 + j) * pc.n_kv + kvh) * DW + i);
-                cl = cl + p;
-                clo = fma(p, vkm_bf16_lo(w), clo);
-                chi = fma(p, vkm_bf16_hi(w), chi);
+    [[unroll]] for (uint r = 0u; r < R; r++) l[r] = 0.0;
+    [[unroll]] for (uint a = 0u; a < 2u * W * R; a++) total[a] = 0.0;
+    for (uint c = 0u; c < n_keys; c += CHUNK) {
+        [[unroll]] for (uint r = 0u; r < R; r++) lc[r] = 0.0;
+        [[unroll]] for (uint a = 0u; a < 2u * W * R; a++) acc[a] = 0.0;
+        uint c_end = min(c + CHUNK, n_keys);
+        for (uint j = c; j < c_end; j++) {
+            bool own = j >= prompt_len;
+            uint at = ((own ? own_row0 + j - prompt_len : prompt_row0 + j) * pc.n_kv + kvh) * DW;
+            uvec2 values = own ? pc.own_v : pc.prompt_v;
+            [[unroll]] for (uint r = 0u; r < R; r++) {
+                s[r] = LD_scratch((head + r) * pc.max_keys + j);
+                lc[r] = add(lc[r], s[r]);
             }
-            for (uint j = seam; j < c_end; j++) {
-                float p = LD_scratch(scratch_at + j);
-                uint w = LDW_own_v(((own_row0 + j - prompt_len) * pc.n_kv + kvh) * DW + i);
-                cl = cl + p;
-                clo = fma(p, vkm_bf16_lo(w), clo);
-                chi = fma(p, vkm_bf16_hi(w), chi);
+            [[unroll]] for (uint i = 0u; i < W; i++) {
+                uint w = U32_R(values).v[at + min(i * LOCAL + lane, DW - 1u)];
+                float lo = vkm_bf16_lo(w), hi = vkm_bf16_hi(w);
+                [[unroll]] for (uint r = 0u; r < R; r++) {
+                    uint a = 2u * (r * W + i);
+                    acc[a] = madd(s[r], lo, acc[a]);
+                    acc[a + 1u] = madd(s[r], hi, acc[a + 1u]);
+                }
             }
-            l = l + cl;
-            lo = lo + clo;
-            hi = hi + chi;
         }
-        STW_o(vkm_op_word(row, h * DW + i, kp), vkm_bf16_pair(vkm_div(lo, l), vkm_div(hi, l)));
+        [[unroll]] for (uint r = 0u; r < R; r++) l[r] = add(l[r], lc[r]);
+        [[unroll]] for (uint a = 0u; a < 2u * W * R; a++) total[a] = add(total[a], acc[a]);
     }
-    if (h + 1u == pc.n_heads)
-        for (uint k = (h + 1u) * D / 2u + lane; k < kp / 2u; k += LOCAL)
+
+    uint kp = (pc.n_heads * D + 7u) & ~7u;
+    [[unroll]] for (uint r = 0u; r < R; r++) {
+        [[unroll]] for (uint i = 0u; i < W; i++) {
+            uint word = i * LOCAL + lane, a = 2u * (r * W + i);
+            if (word < DW)
+                STW_o(vkm_op_word(row, (h0 + r) * DW + word, kp),
+                      vkm_bf16_pair(vkm_div(total[a], l[r]), vkm_div(total[a + 1u], l[r])));
+        }
+    }
+    if (h0 + R == pc.n_heads)
+        for (uint k = pc.n_heads * DW + lane; k < kp / 2u; k += LOCAL)
             STW_o(vkm_op_word(row, k, kp), 0u);
 }

@@ -1,95 +1,117 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "attn_fwd.glsl"
-#include "attention.glsl"
+#include "attention_rows.glsl"
 
-/* Group (query block, head and slice of the outputs, sequence); a lane is one query. */
-float q[D], acc[DS], total[DS];
-float s[STEP];
+/* Group (query block, head and slice of the outputs, sequence). */
+float q[R * D], acc[R * DS], total[R * DS];
+float s[R * STEP];
 uint base[STEP]; /* word of the row's first element, in k and in v */
 
+/* Scaled scores of keys j .. j + STEP - 1. */
 void scores(uint row0, uint j, uint last, uint kvh) {
-    [[unroll]] for (uint u = 0u; u < STEP; u++) {
+    [[unroll]] for (uint u = 0u; u < STEP; u++)
         base[u] = ((row0 + min(j + u, last)) * pc.n_kv + kvh) * DW;
-        s[u] = 0.0;
-    }
+    [[unroll]] for (uint a = 0u; a < R * STEP; a++) s[a] = 0.0;
     [[unroll]] for (uint i = 0u; i < DW; i++) {
         [[unroll]] for (uint u = 0u; u < STEP; u++) {
             uint w = LDW_k(base[u] + i);
-            s[u] = madd2(q[2u * i], q[2u * i + 1u], w, s[u]);
+            [[unroll]] for (uint r = 0u; r < R; r++)
+                s[r * STEP + u] =
+                    madd2(q[r * D + 2u * i], q[r * D + 2u * i + 1u], w, s[r * STEP + u]);
         }
     }
-    [[unroll]] for (uint u = 0u; u < STEP; u++) {
-        precise float scaled = s[u] * pc.scale;
-        s[u] = scaled;
-    }
+    [[unroll]] for (uint a = 0u; a < R * STEP; a++) s[a] = mul(s[a], pc.scale);
+}
+
+/* Zeros in the columns beyond the last head, and in rows of the last panel beyond the sequence. */
+void pad(uint row, uint from, uint to, uint kp) {
+    for (uint c = from; c < to; c += 2u) STW_o(vkm_op_word(row, c / 2u, kp), 0u);
 }
 
 void main() {
     const uint slices = D / DS;
     uint h = gl_WorkGroupID.y / slices, d0 = (gl_WorkGroupID.y % slices) * DS;
     uint row0 = SEQ_ROW0(gl_WorkGroupID.z), len = SEQ_LEN(gl_WorkGroupID.z);
-    uint first = gl_WorkGroupID.x * gl_WorkGroupSize.x;
-    uint t = first + gl_LocalInvocationID.x;
+    uint first = gl_WorkGroupID.x * group_rows();
     uint kp = (pc.n_heads * D + 7u) & ~7u;
-    uint k_end = h + 1u == pc.n_heads && d0 + DS == D ? kp : h * D + d0 + DS;
-    if (t >= len) { /* the pad of the last panel */
-        if (t < padded(len))
-            for (uint k = h * D + d0; k < k_end; k += 2u) STW_o(vkm_op_word(row0 + t, k / 2u, kp), 0u);
+    uint c_begin = h * D + d0;
+    uint c_end = h + 1u == pc.n_heads && d0 + DS == D ? kp : c_begin + DS;
+    [[unroll]] for (uint r = 0u; r < R; r++) {
+        uint t = first + own_row(r);
+        if (t >= len && t < padded(len)) pad(row0 + t, c_begin, c_end, kp);
     }
     if (first >= len) return;
 
     uint kvh = h / (pc.n_heads / pc.n_kv);
-    uint end = min(first + gl_WorkGroupSize.x, len), last = end - 1u;
-    uint my = min(t, last);
-    [[unroll]] for (uint i = 0u; i < DW; i++) {
-        uint w = LDW_q(((row0 + my) * pc.n_heads + h) * DW + i);
-        q[2u * i] = vkm_bf16_lo(w);
-        q[2u * i + 1u] = vkm_bf16_hi(w);
+    uint end = min(first + group_rows(), len), last = end - 1u;
+    uint my[R];
+    float m[R], l[R], lc[R];
+    [[unroll]] for (uint r = 0u; r < R; r++) {
+        my[r] = min(first + own_row(r), last);
+        m[r] = neg_infinity();
+        l[r] = 0.0;
+        uint at = ((row0 + my[r]) * pc.n_heads + h) * DW;
+        [[unroll]] for (uint i = 0u; i < DW; i++) {
+            uint w = LDW_q(at + i);
+            q[r * D + 2u * i] = vkm_bf16_lo(w);
+            q[r * D + 2u * i + 1u] = vkm_bf16_hi(w);
+        }
     }
 
-    float m = neg_infinity();
     for (uint j = 0u; j < end; j += STEP) {
         scores(row0, j, last, kvh);
-        [[unroll]] for (uint u = 0u; u < STEP; u++) m = j + u <= my && s[u] > m ? s[u] : m;
-    }
-    m = vkm_canon(m);
-
-    precise float l = 0.0;
-    [[unroll]] for (uint d = 0u; d < DS; d++) total[d] = 0.0;
-    for (uint c = 0u; c < end; c += CHUNK) {
-        precise float lc = 0.0;
-        [[unroll]] for (uint d = 0u; d < DS; d++) acc[d] = 0.0;
-        uint c_end = min(c + CHUNK, end);
-        for (uint j = c; j < c_end; j += STEP) {
-            scores(row0, j, last, kvh);
+        [[unroll]] for (uint r = 0u; r < R; r++) {
             [[unroll]] for (uint u = 0u; u < STEP; u++) {
-                precise float below = s[u] - m;
-                s[u] = j + u <= my ? prob(below) : 0.0;
-                lc = lc + s[u];
+                float x = s[r * STEP + u];
+                m[r] = j + u <= my[r] && x > m[r] ? x : m[r];
+            }
+        }
+    }
+    [[unroll]] for (uint r = 0u; r < R; r++) m[r] = vkm_canon(m[r]);
+
+    [[unroll]] for (uint a = 0u; a < R * DS; a++) total[a] = 0.0;
+    for (uint c = 0u; c < end; c += CHUNK) {
+        [[unroll]] for (uint r = 0u; r < R; r++) lc[r] = 0.0;
+        [[unroll]] for (uint a = 0u; a < R * DS; a++) acc[a] = 0.0;
+        uint chunk_end = min(c + CHUNK, end);
+        for (uint j = c; j < chunk_end; j += STEP) {
+            scores(row0, j, last, kvh);
+            [[unroll]] for (uint r = 0u; r < R; r++) {
+                [[unroll]] for (uint u = 0u; u < STEP; u++) {
+                    float p = prob(sub(s[r * STEP + u], m[r]));
+                    s[r * STEP + u] = j + u <= my[r] ? p : 0.0;
+                    lc[r] = add(lc[r], s[r * STEP + u]);
+                }
             }
             [[unroll]] for (uint i = 0u; i < DSW; i++) {
                 [[unroll]] for (uint u = 0u; u < STEP; u++) {
                     uint w = LDW_v(base[u] + d0 / 2u + i);
-                    acc[2u * i] = madd(s[u], vkm_bf16_lo(w), acc[2u * i]);
-                    acc[2u * i + 1u] = madd(s[u], vkm_bf16_hi(w), acc[2u * i + 1u]);
+                    float lo = vkm_bf16_lo(w), hi = vkm_bf16_hi(w);
+                    [[unroll]] for (uint r = 0u; r < R; r++) {
+                        uint a = r * DS + 2u * i;
+                        acc[a] = madd(s[r * STEP + u], lo, acc[a]);
+                        acc[a + 1u] = madd(s[r * STEP + u], hi, acc[a + 1u]);
+                    }
                 }
             }
         }
-        l = l + lc;
-        [[unroll]] for (uint d = 0u; d < DS; d++) {
-            total[d] = add(total[d], acc[d]);
-        }
+        [[unroll]] for (uint r = 0u; r < R; r++) l[r] = add(l[r], lc[r]);
+        [[unroll]] for (uint a = 0u; a < R * DS; a++) total[a] = add(total[a], acc[a]);
     }
 
-    if (t >= len) return;
-    [[unroll]] for (uint i = 0u; i < DSW; i++)
-        STW_o(vkm_op_word(row0 + t, (h * D + d0) / 2u + i, kp),
-              vkm_bf16_pair(vkm_div(total[2u * i], l), vkm_div(total[2u * i + 1u], l)));
-    for (uint k = h * D + d0 + DS; k < k_end; k += 2u)
-        STW_o(vkm_op_word(row0 + t, k / 2u, kp), 0u);
-    if (d0 == 0u) {
-        ST_m((row0 + t) * pc.n_heads + h, m);
-        ST_l((row0 + t) * pc.n_heads + h, l);
+    [[unroll]] for (uint r = 0u; r < R; r++) {
+        uint t = first + own_row(r);
+        if (t < len) {
+            [[unroll]] for (uint i = 0u; i < DSW; i++)
+                STW_o(vkm_op_word(row0 + t, c_begin / 2u + i, kp),
+                      vkm_bf16_pair(vkm_div(total[r * DS + 2u * i], l[r]),
+                                    vkm_div(total[r * DS + 2u * i + 1u], l[r])));
+            pad(row0 + t, c_begin + DS, c_end, kp);
+            if (d0 == 0u) {
+                ST_m((row0 + t) * pc.n_heads + h, m[r]);
+                ST_l((row0 + t) * pc.n_heads + h, l[r]);
+            }
+        }
     }
 }

@@ -42,7 +42,7 @@ void vkm_op_attn_fwd(vkm_stream *s, const vkm_args_attn_fwd *a) {
     b.l = vkm_need(a->l, rows * a->n_heads, "attn_fwd", "l");
     double pairs = 0.5 * a->n_seq * a->n_heads * (double)a->max_len * a->max_len;
     vkm_stream_launch(s, &vkm_kernels[VKM_K_attn_fwd], &b,
-                      attn_launch(s, a->max_len, a->n_heads, a->n_seq, a->head_dim,
+                      attn_launch(s, a->max_len, a->n_heads, a->n_seq, a->head_dim, 2,
                                   pairs * (6.0 * a->head_dim + 60)));
 }
 
@@ -68,9 +68,16 @@ void vkm_op_attn_decode(vkm_stream *s, const vkm_args_attn_decode *a) {
     b.state = vkm_need(a->state, (uint64_t)STATE_COLS * a->n_rows, "attn_decode", "state");
     b.o = vkm_need(a->o, vkm_op_size(a->n_rows, a->n_heads * a->head_dim), "attn_decode", "o");
     b.scratch = vkm_need(a->scratch, heads * a->max_keys, "attn_decode", "scratch");
+    /* heads of a group share a workgroup, and so the loads of keys and values */
+    uint32_t shared_heads = a->n_heads / a->n_kv;
+    while (shared_heads > 4 || (a->n_heads / a->n_kv) % shared_heads) shared_heads--;
+    int gpu = vkm_dev_class_of(vkm_stream_dev(s)) == VKM_CLASS_GPU;
+    uint32_t local = gpu ? 64 : 8, words = vkm_div_up(a->head_dim / 2, local);
     double work = (double)heads * a->max_keys * (4.0 * a->head_dim + 60);
     vkm_stream_launch(s, &vkm_kernels[VKM_K_attn_decode], &b,
-                      (vkm_launch){{a->n_heads, a->n_rows, 1}, {64, a->head_dim}, work});
+                      (vkm_launch){{a->n_heads / shared_heads, a->n_rows, 1},
+                                   {local, a->head_dim, words, shared_heads},
+                                   work});
 }
 #endif
 
