@@ -31,8 +31,9 @@ void vkm_op_gemm(vkm_stream *s, const vkm_args_gemm *a) {
     b.a = vkm_need(a->a, operand_span(a->m, a->k, a->kpa), "gemm", "a");
     b.b = vkm_need(a->b, operand_span(a->n, a->k, a->kpb), "gemm", "b");
     b.c = vkm_need(a->c, (uint64_t)(a->m - 1) * a->ldc + a->n, "gemm", "c");
-    vkm_stream_launch(s, &vkm_kernels[VKM_K_gemm], &b,
-                      vkm_tile_launch(vkm_stream_dev(s), a->m, a->n, work_of(a->m, a->n, a->k)));
+    vkm_stream_launch(
+        s, &vkm_kernels[VKM_K_gemm], &b,
+        vkm_tile_launch(vkm_stream_dev(s), a->m, a->n, a->k, work_of(a->m, a->n, a->k)));
 }
 
 void vkm_op_linear(vkm_stream *s, const vkm_args_linear *a) {
@@ -49,7 +50,7 @@ void vkm_op_linear(vkm_stream *s, const vkm_args_linear *a) {
     b.c = vkm_need(a->c, (uint64_t)a->m * a->n, "linear", "c");
     vkm_stream_launch(
         s, &vkm_kernels[VKM_K_linear], &b,
-        vkm_tile_launch(vkm_stream_dev(s), a->m, a->n, work_of(a->m, a->n, a->k + k2)));
+        vkm_tile_launch(vkm_stream_dev(s), a->m, a->n, a->k + k2, work_of(a->m, a->n, a->k + k2)));
 }
 
 void vkm_op_linear_bf16(vkm_stream *s, const vkm_args_linear_bf16 *a) {
@@ -66,7 +67,7 @@ void vkm_op_linear_bf16(vkm_stream *s, const vkm_args_linear_bf16 *a) {
     b.c = vkm_need(a->c, (uint64_t)a->m * a->n, "linear_bf16", "c");
     vkm_stream_launch(
         s, &vkm_kernels[VKM_K_linear_bf16], &b,
-        vkm_tile_launch(vkm_stream_dev(s), a->m, a->n, work_of(a->m, a->n, a->k + k2)));
+        vkm_tile_launch(vkm_stream_dev(s), a->m, a->n, a->k + k2, work_of(a->m, a->n, a->k + k2)));
 }
 
 void vkm_op_gemm_seg(vkm_stream *s, const vkm_args_gemm_seg *a) {
@@ -84,7 +85,7 @@ void vkm_op_gemm_seg(vkm_stream *s, const vkm_args_gemm_seg *a) {
     b.c = vkm_need(a->c, (uint64_t)a->m * a->n, "gemm_seg", "c");
     uint32_t k = a->kpa < a->kpb ? a->kpa : a->kpb;
     vkm_stream_launch(s, &vkm_kernels[VKM_K_gemm_seg], &b,
-                      vkm_tile_launch(vkm_stream_dev(s), a->m, a->n, work_of(a->m, a->n, k)));
+                      vkm_tile_launch(vkm_stream_dev(s), a->m, a->n, k, work_of(a->m, a->n, k)));
 }
 #endif
 

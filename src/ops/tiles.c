@@ -71,8 +71,15 @@ vkm_tile vkm_tile_for(const vkm_dev *dev, uint32_t m, uint32_t n) {
     return table[i].tile;
 }
 
-vkm_launch vkm_tile_launch(const vkm_dev *dev, uint32_t m, uint32_t n, double work) {
+/* lavapipe 22.3 ends all loops of an invocation after 65,535 iterations in total, silently: a long
+ * K (the gradient of the logits has the vocabulary) goes in larger steps. */
+enum { MAX_PASSES = 60000 };
+
+vkm_launch vkm_tile_launch(const vkm_dev *dev, uint32_t m, uint32_t n, uint32_t k, double work) {
     vkm_tile t = vkm_tile_for(dev, m, n);
+    while (t.unroll < 4 && k / (2 * t.unroll) > MAX_PASSES) t.unroll *= 2;
+    VKM_BUG_ON(vkm_dev_class_of(dev) == VKM_CLASS_CPU_DRIVER && k / (2 * t.unroll) > MAX_PASSES,
+               "a product over K = %u takes too many steps", k);
     return (vkm_launch){{vkm_div_up(n, t.lanes * t.cols), vkm_div_up(m, t.rows), 1},
                         {t.lanes, t.rows, t.cols, t.rows * t.cols, t.spread, t.unroll},
                         work};

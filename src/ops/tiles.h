@@ -17,7 +17,7 @@ typedef struct vkm_tile {
  * table, to try a shape on a new device. */
 vkm_tile vkm_tile_for(const vkm_dev *dev, uint32_t m, uint32_t n);
 
-/* The launch of a product kernel over an (m, n) output with that tile. */
-vkm_launch vkm_tile_launch(const vkm_dev *dev, uint32_t m, uint32_t n, double work);
+/* The launch of a product kernel over an (m, n) output, K elements each, with that tile. */
+vkm_launch vkm_tile_launch(const vkm_dev *dev, uint32_t m, uint32_t n, uint32_t k, double work);
 
 #endif

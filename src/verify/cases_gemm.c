@@ -18,6 +18,12 @@ VKM_CASES(gemm) {
         a.c = vkm_v_f32_out(v, (uint64_t)(a.m - 1) * a.ldc + a.n);
         VKM_V_RUN(v, gemm, &a);
     }
+    /* K of a whole vocabulary, as in the gradient of the logits */
+    vkm_args_gemm a = {.m = 1, .n = 2, .k = 151936, .kpa = 151936, .kpb = 151936, .ldc = 2};
+    a.a = vkm_v_op16(v, a.m, a.k, VKM_FILL_NORMAL);
+    a.b = vkm_v_op16(v, a.n, a.k, VKM_FILL_NORMAL);
+    a.c = vkm_v_f32_out(v, 2);
+    VKM_V_RUN(v, gemm, &a);
 }
 
 /* Two sequences, padding rows among them. */
