@@ -9,7 +9,6 @@
 #include <sys/wait.h>
 #include <cmocka.h>
 
-
 static char out[1 << 16];
 
 /* Runs `vkmoe <args>`; what it printed is in `out`. Returns its exit code. */

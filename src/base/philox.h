@@ -21,18 +21,18 @@ typedef struct vkm_u4 {
 
 /* What a draw is for: the high byte of counter word 0. New purposes go at the end: a renumbered one
  * changes every run. */
-#define VKM_RNG_WEIGHTS   1u /* random model weights; rollout = tensor, position = element */
-#define VKM_RNG_ADAPTER   2u /* adapter initialisation; likewise */
-#define VKM_RNG_SAMPLE    3u /* one token; step, rollout, position */
-#define VKM_RNG_PROBLEMS  4u /* which problems a step takes */
-#define VKM_RNG_ROUTES    5u /* which rollouts a routing arm picks */
-#define VKM_RNG_DIRECTION 6u /* random directions of the control arms */
-#define VKM_RNG_SHUFFLE   7u /* order of the data in supervised training */
-#define VKM_RNG_TEST      8u /* tests, gates and benchmarks */
-#define VKM_RNG_TEACHERS  9u /* which pool rows a group takes */
+#define VKM_RNG_WEIGHTS    1u  /* random model weights; rollout = tensor, position = element */
+#define VKM_RNG_ADAPTER    2u  /* adapter initialisation; likewise */
+#define VKM_RNG_SAMPLE     3u  /* one token; step, rollout, position */
+#define VKM_RNG_PROBLEMS   4u  /* which problems a step takes */
+#define VKM_RNG_ROUTES     5u  /* which rollouts a routing arm picks */
+#define VKM_RNG_DIRECTION  6u  /* random directions of the control arms */
+#define VKM_RNG_SHUFFLE    7u  /* order of the data in supervised training */
+#define VKM_RNG_TEST       8u  /* tests, gates and benchmarks */
+#define VKM_RNG_TEACHERS   9u  /* which pool rows a group takes */
 #define VKM_RNG_UNHACKABLE 10u /* which prompts a step shows without their hint */
-#define VKM_RNG_SPLIT 11u /* train, validation and test sets */
-#define VKM_RNG_BOOTSTRAP 12u /* resampled pairs of an interval; rollout = resample */
+#define VKM_RNG_SPLIT      11u /* train, validation and test sets */
+#define VKM_RNG_BOOTSTRAP  12u /* resampled pairs of an interval; rollout = resample */
 
 /* High word of the 64-bit product, from 16-bit limbs: no driver is asked for 64-bit integers. */
 VKM_FN uint vkm_mulhi(uint a, uint b) {

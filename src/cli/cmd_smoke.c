@@ -27,7 +27,7 @@ static vkm_status base_folder(const char *wanted, char out[VKM_PATH_MAX], vkm_er
     const char *tmp = getenv("TMPDIR");
     if (wanted[0])
         return vkm_dir_make(wanted, err) ? err->status
-                                       : (snprintf(out, VKM_PATH_MAX, "%s", wanted), VKM_OK);
+                                         : (snprintf(out, VKM_PATH_MAX, "%s", wanted), VKM_OK);
     snprintf(out, VKM_PATH_MAX, "%s/vkmoe-smoke-XXXXXX", tmp && tmp[0] ? tmp : "/tmp");
     if (!mkdtemp(out)) return vkm_fail(err, VKM_FAILED, "%s: the folder cannot be made", out);
     return VKM_OK;

@@ -48,7 +48,8 @@ static void accessors(FILE *f, const vkm_param *p) {
         break;
     case VKM_PT_f32:
         if (reads) fprintf(f, "#define LD_%s(at_) (F32_R(pc.%s).v[at_])\n", n, n);
-        if (writes) fprintf(f, "#define ST_%s(at_, x_) F32_W(pc.%s).v[at_] = vkm_canon(x_)\n", n, n);
+        if (writes)
+            fprintf(f, "#define ST_%s(at_, x_) F32_W(pc.%s).v[at_] = vkm_canon(x_)\n", n, n);
         break;
     default: /* bf16 pairs, addressed by word */
         if (reads) fprintf(f, "#define LDW_%s(at_) (U32_R(pc.%s).v[at_])\n", n, n);

@@ -1,5 +1,5 @@
-/* Kernels that ask a device whether it computes as the contract demands: rounding, the liberties that
- * compilers take with sums, and the software functions. */
+/* Kernels that ask a device whether it computes as the contract demands: rounding, the liberties
+ * that compilers take with sums, and the software functions. */
 #include "ops/twin.h"
 
 #ifndef VKM_TWIN64

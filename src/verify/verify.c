@@ -273,7 +273,7 @@ static void compare(vkm_verify *v, const vkm_kernel *k, const void *args, uint32
     char scalars[256];
     describe(k, args, scalars, sizeof scalars);
     for (uint64_t j = 0; j < t->n_words + 2 * RED_ZONE_WORDS; j++) {
-        uint32_t a = ref->words[i][j], b = dev->words[i][j];
+        uint32_t a = ref->words[i][j], b = dev->words[i][j]; // NOLINT: execute filled them
         int red = j < RED_ZONE_WORDS || j >= RED_ZONE_WORDS + t->n_words;
         uint64_t at = (j - RED_ZONE_WORDS) * (t->dtype == VKM_BF16 ? 2 : 1);
         if (red && (a != poison || b != poison)) {
@@ -295,7 +295,7 @@ static void compare_poisons(vkm_verify *v, const vkm_kernel *k, const void *args
     const host_tensor *t = &v->tensors[i];
     int reads = used_as(k, args, t, 1), writes = used_as(k, args, t, 0);
     for (uint64_t j = RED_ZONE_WORDS; j < RED_ZONE_WORDS + t->n_words; j++) {
-        uint32_t a = p0->words[i][j], b = p1->words[i][j];
+        uint32_t a = p0->words[i][j], b = p1->words[i][j]; // NOLINT: execute filled them
         int kept = !reads && a == poisons[0] && b == poisons[1];
         if (!kept && !same_word(t->dtype, a, b)) {
             vkm_v_fail(v, "%s: '%s' depends on memory it was not given", k->name,

@@ -59,7 +59,7 @@ struct vkm_dev {
     vkm_kernel_time times[256]; /* by kernel, in order of first use */
     uint32_t n_times;
     uint64_t n_submits, n_dispatches; /* so far: what tests and the profile look at */
-    void *impl; /* the backend's own */
+    void *impl;                       /* the backend's own */
 };
 
 vkm_status vkm_cpu_open(vkm_dev *dev, vkm_err *err) VKM_MUST_CHECK;

@@ -45,7 +45,7 @@ vkm_status vkm_dev_list(vkm_dev_info **out, uint32_t *n, vkm_err *err) VKM_MUST_
 vkm_status vkm_dev_open(const vkm_dev_options *o, vkm_dev **out, vkm_err *err) VKM_MUST_CHECK;
 vkm_backend_id vkm_dev_backend(const vkm_dev *dev);
 vkm_dev_class vkm_dev_class_of(const vkm_dev *dev);
-uint64_t vkm_dev_budget(const vkm_dev *dev);    /* bytes free for us now; 0 if unknown */
+uint64_t vkm_dev_budget(const vkm_dev *dev); /* bytes free for us now; 0 if unknown */
 /* Seconds and calls by kernel, worst first; only with options.profile. */
 void vkm_dev_print_profile(const vkm_dev *dev, FILE *f);
 void vkm_dev_forget_profile(vkm_dev *dev);
