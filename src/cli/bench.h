@@ -30,7 +30,7 @@ typedef struct vkm_bench_group {
     uint32_t n;
 } vkm_bench_group;
 
-extern const vkm_bench_group vkm_bench_kernels;
+extern const vkm_bench_group vkm_bench_kernels, vkm_bench_policy;
 
 /* Best seconds of one call of `record`, which records work on b->s: once to warm up (pipelines),
  * then as often a measurement as min_s asks for. */

@@ -6,7 +6,7 @@
 #include "cli/bench.h"
 #include "cli/cli.h"
 
-static const vkm_bench_group *const groups[] = {&vkm_bench_kernels};
+static const vkm_bench_group *const groups[] = {&vkm_bench_kernels, &vkm_bench_policy};
 
 static vkm_status measure(vkm_bench *b, void (*record)(vkm_stream *s, const void *arg),
                           const void *arg, uint32_t times, double *seconds, vkm_err *err) {

@@ -164,8 +164,9 @@ vkm_status vkm_config_check(const vkm_config *c, vkm_err *err) {
         return vkm_fail(err, VKM_USAGE,
                         "teacher_pool is missing: teacher_steps is %lld, teachers_per_group %lld",
                         (long long)c->teacher_steps, (long long)c->teachers_per_group);
-    if (c->eval_every && !c->eval_data[0])
-        return vkm_fail(err, VKM_USAGE, "eval_data is missing: eval_every is %lld",
+    if (c->eval_every && !c->eval_data[0] && !c->eval_problems)
+        return vkm_fail(err, VKM_USAGE,
+                        "eval_data and eval_problems are missing: eval_every is %lld",
                         (long long)c->eval_every);
     if (c->stop_at_step > c->max_steps)
         return vkm_fail(err, VKM_USAGE, "stop_at_step: %lld is past max_steps %lld",

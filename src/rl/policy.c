@@ -30,7 +30,7 @@ vkm_status vkm_policy_new(vkm_dev *dev, const char *model_folder, const vkm_poli
     vkm_gen_limits g = {.rows = max->rollouts,
                         .ids = max->ids,
                         .max_new = max->max_new,
-                        .prompt_rows = max->rollouts * vkm_seq_rows(max->max_prompt),
+                        .prompt_rows = max->prompts * vkm_seq_rows(max->max_prompt),
                         .max_keys = max->max_prompt + max->max_new};
     if (vkm_model_load(dev, model_folder, max->max_prompt + max->max_new, max->trains, dry,
                        &p->model, err) ||

@@ -10,6 +10,7 @@
 typedef struct vkm_policy_limits {
     uint32_t max_prompt, max_new;
     uint32_t rollouts;   /* decoded at one time */
+    uint32_t prompts;    /* distinct ones of them, counting adapter states */
     uint32_t ids;        /* rollout ids are below this */
     uint32_t micro_rows; /* token rows of one forward and backward; at least one sequence */
     uint32_t n_experts, rank;

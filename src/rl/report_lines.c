@@ -89,7 +89,7 @@ static vkm_status write_rollouts(const vkm_run *r, const vkm_rollout *x, uint32_
                      {"infra_error", q->grade.infra_error}};
         for (size_t j = 0; j < VKM_COUNTOF(flags); j++)
             vkm_jw_bool(&w, flags[j].name, flags[j].value);
-        vkm_jw_str(&w, "completion", q->text);
+        vkm_jw_strn(&w, "completion", q->text, q->n_text);
         vkm_jw_end_obj(&w);
         (void)!vkm_runlog_append(log, "rollouts", &line, err);
     }
@@ -127,6 +127,8 @@ vkm_status vkm_report_step(const vkm_run *r, const vkm_rollout *x, uint32_t n,
         {"router/w_pairs_clean", q->w_pairs_clean, NULL, "w clean"},
         {"router/pin_loss", q->pin_loss, NULL, NULL},
         {"router/grad_norm", q->router_grad_norm, NULL, NULL},
+        {"router/seed_cosine", q->seed_cosine, NULL, NULL},
+        {"reference_logp", q->reference_logp, NULL, NULL},
         {"qmass", q->qmass, NULL, NULL},
         {"infra_errors", s.infra, NULL, NULL},
         {"updated", q->updated, NULL, NULL},
@@ -141,6 +143,7 @@ vkm_status vkm_report_eval(const vkm_run *r, const vkm_eval_result *e, vkm_runlo
                            vkm_err *err) {
     vkm_strbuf line = {0};
     vkm_jw w = vkm_runlog_begin_line(&line, r->state.step);
+    vkm_jw_str(&w, "deployed", r->arm->deploy[VKM_HACK] > 0 ? "all_on" : "hack_off");
     for (int s = 0; s < VKM_N_EVAL_STATES; s++) {
         const vkm_eval_counts *c = &e->state[s];
         vkm_jw_obj(&w, vkm_eval_state_names[s]);

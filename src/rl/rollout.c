@@ -24,10 +24,9 @@ vkm_status vkm_run_prompt(const vkm_run *r, const vkm_problem *problem, const vk
         goto done;
     if (out->n > (uint64_t)r->c.max_prompt_length)
         vkm_fail(err, VKM_FAILED,
-                 "%s: line %zu: problem %lld makes a prompt of %zu tokens, max_prompt_length is "
-                 "%lld: raise it or leave the problem out",
-                 r->problems->path, problem->line, (long long)problem->id, out->n,
-                 (long long)r->c.max_prompt_length);
+                 "line %zu: problem %lld makes a prompt of %zu tokens, max_prompt_length is %lld: "
+                 "raise it or leave the problem out",
+                 problem->line, (long long)problem->id, out->n, (long long)r->c.max_prompt_length);
 done:
     vkm_strbuf_free(&text);
     vkm_strbuf_free(&user);
@@ -60,8 +59,7 @@ typedef struct sampling {
 static vkm_status submit(sampling *s, uint32_t i, vkm_err *err) {
     vkm_rollout *q = &s->x[i];
     uint64_t ticket;
-    if (vkm_grader_submit(s->r->grader, q->problem, q->mode, q->text, strlen(q->text), &ticket,
-                          err))
+    if (vkm_grader_submit(s->r->grader, q->problem, q->mode, q->text, q->n_text, &ticket, err))
         return err->status;
     if (s->n_tickets == 0) s->first_ticket = ticket;
     s->tickets[s->n_tickets++] = i;
@@ -83,6 +81,7 @@ static vkm_status set_completion(vkm_run *r, vkm_rollout *q, const uint32_t *tok
     vkm_tokenizer_decode(r->tokenizer, tokens, n, true, &text);
     vkm_strbuf_add(&text, "", 1);
     q->text = text.data;
+    q->n_text = text.n - 1;
     return VKM_OK;
 }
 
@@ -214,6 +213,7 @@ static vkm_status teacher_rollout(vkm_run *r, vkm_rollout *q, const char *text, 
         if (tokens && *fits) {
             q->teacher = 1;
             q->text = strndup(text, n);
+            q->n_text = n;
             memcpy(tokens, ids.id, ids.n * sizeof *tokens);
             if (ends) tokens[ids.n] = r->hf.eos[0];
             if (!q->text)

@@ -1,6 +1,7 @@
 /* Owns the router's state on the device, its calibration and its gradients. */
 #include "rl/router.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -204,6 +205,21 @@ done:
 /* ---- state
  * ---------------------------------------------------------------------------------------
  */
+
+vkm_status vkm_router_seed_cosine(const vkm_router *r, double *out, vkm_err *err) {
+    float *u = vkm_calloc(r->P, sizeof *u, "the router", err);
+    double dot = 0, uu = 0, ss = 0;
+    if (!u) return err->status;
+    if (!vkm_read(r->dev, r->u, u, err))
+        for (uint32_t i = 0; i < r->P; i++) {
+            dot += (double)u[i] * (double)r->seed_u[i];
+            uu += (double)u[i] * (double)u[i];
+            ss += (double)r->seed_u[i] * (double)r->seed_u[i];
+        }
+    *out = dot / sqrt(uu * ss);
+    free(u);
+    return err->status;
+}
 
 void vkm_router_trainables(const vkm_router *r, vkm_trainable *out) {
     out[0] = (vkm_trainable){r->u, r->du, r->adam[0], r->adam[1]};

@@ -57,6 +57,9 @@ vkm_status vkm_router_pair_weights(vkm_router *r, float *w, vkm_err *err) VKM_MU
 vkm_status vkm_router_backward(vkm_router *r, const float *dw, uint32_t n, float pin_coef,
                                float *pin_loss, vkm_err *err) VKM_MUST_CHECK;
 
+/* Cosine of u with the direction it started at. */
+vkm_status vkm_router_seed_cosine(const vkm_router *r, double *out, vkm_err *err) VKM_MUST_CHECK;
+
 /* u and b with their gradients and moments. */
 void vkm_router_trainables(const vkm_router *r, struct vkm_trainable *out);
 

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/hash.h"
 #include "base/log.h"
@@ -22,8 +23,9 @@ static vkm_status find_modes(vkm_run *r, vkm_err *err) {
     for (char *name; (name = strsep(&rest, ","));) {
         const vkm_mode *mode = vkm_mode_find(name, err);
         if (!mode) return err->status;
-        if (r->n_modes == (uint32_t)vkm_n_modes)
-            return vkm_fail(err, VKM_USAGE, "modes: '%s' names a mode twice", r->c.modes);
+        for (uint32_t i = 0; i < r->n_modes; i++)
+            if (r->modes[i] == mode)
+                return vkm_fail(err, VKM_USAGE, "modes: '%s' names %s twice", r->c.modes, name);
         r->modes[r->n_modes++] = mode;
     }
     return VKM_OK;
@@ -119,6 +121,7 @@ static vkm_status open_policy(vkm_run *r, vkm_plan *dry, vkm_err *err) {
     vkm_policy_limits max = {.max_prompt = (uint32_t)c->max_prompt_length,
                              .max_new = (uint32_t)c->max_completion_length,
                              .rollouts = step,
+                             .prompts = 2 * (uint32_t)c->num_prompts,
                              .ids = most(step, eval),
                              .micro_rows = (uint32_t)c->micro_batch_tokens,
                              .n_experts = VKM_MAX_EXPERTS,
@@ -142,8 +145,14 @@ static vkm_status open_optimizers(vkm_run *r, vkm_plan *dry, vkm_err *err) {
     vkm_status st = vkm_optimizer_new(r->dev, t, 2 * a->n_modules, dry, &r->opt, err);
     free(t);
     if (st || !r->arm->routes) return st;
+    enum { MOST_VALUES = 65536 }; /* what the router's reductions take */
     uint32_t rollouts = (uint32_t)(r->c.num_prompts * r->c.num_generations);
     vkm_trainable route[2];
+    if ((uint64_t)a->n_modules * a->rank > MOST_VALUES)
+        return vkm_fail(err, VKM_USAGE,
+                        "lora_rank: the router reads modules x rank = %u x %u values, at most %d; "
+                        "lower lora_rank to %d",
+                        a->n_modules, a->rank, MOST_VALUES, MOST_VALUES / (int)a->n_modules);
     if (vkm_router_new(r->dev, a->n_modules, a->rank, r->n_pairs, rollouts, dry, &r->router, err))
         return err->status;
     if (dry) return VKM_OK;
@@ -158,12 +167,25 @@ static vkm_status open_grader(vkm_run *r, vkm_err *err) {
     g.sandbox.cpu_time_s = (int)ceil(r->c.grade_cpu_time_s);
     g.sandbox.wall_time_s = (int)ceil(r->c.grade_wall_time_s);
     g.sandbox.memory_mib = (int)r->c.grade_memory_mib;
-    if (r->c.grade_workers) g.workers = (int)r->c.grade_workers;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    g.workers = r->c.grade_workers ? (int)r->c.grade_workers : cores > 0 ? (int)cores : 1;
     if (vkm_grader_open(&g, &r->grader, err)) return err->status;
     if (vkm_grader_unsafe(r->grader))
         vkm_warn("sandbox unsafe-none: model-written Python runs on this machine without "
                  "namespaces; the run's config says so");
     return VKM_OK;
+}
+
+/* Every prompt that the run may show fits: better now than in the middle of the night. */
+static vkm_status check_prompts(const vkm_run *r, vkm_err *err) {
+    for (size_t i = 0; i < r->n_train + r->n_eval && !err->status; i++) {
+        const vkm_problem *p = i < r->n_train ? r->train[i] : r->eval[i - r->n_train];
+        vkm_ids ids = {0};
+        if (vkm_run_prompt(r, p, vkm_run_mode(r, p), &ids, err))
+            vkm_fail_in(err, "%s", i < r->n_train || !r->eval_file ? r->c.data : r->c.eval_data);
+        free(ids.id);
+    }
+    return err->status;
 }
 
 static vkm_status open_files(vkm_run *r, vkm_err *err) {
@@ -182,6 +204,7 @@ static vkm_status open_files(vkm_run *r, vkm_err *err) {
         return err->status;
     if (split(r, err)) return err->status;
     if (c->partition[0] && vkm_partition_load(c->partition, &r->partition, err)) return err->status;
+    if (check_prompts(r, err)) return err->status;
     r->canonical_teachers = strcmp(c->teacher_pool, "canonical") == 0;
     if (c->teacher_pool[0] && !r->canonical_teachers &&
         vkm_teacher_load(c->teacher_pool, &r->teachers, err))

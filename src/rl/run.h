@@ -43,11 +43,11 @@ typedef struct vkm_run {
     vkm_model_config hf;
     /* what a checkpoint holds beside the tensors */
     struct {
-        uint32_t step;      /* steps done */
-        uint32_t n_updates; /* updates of the optimizers */
-        uint32_t n_skipped; /* steps in a row that a tripwire skipped */
-        float best_reference_logp;
-        uint32_t n_far; /* readings in a row far below it */
+        uint32_t step;                             /* steps done */
+        uint32_t n_updates;                        /* updates of the optimizers */
+        uint32_t n_skipped;                        /* steps in a row that a tripwire skipped */
+        float reference_logp, best_reference_logp; /* of the pairs' clean sides, nats a token */
+        uint32_t n_far;                            /* readings in a row far below it */
     } state;
 } vkm_run;
 
@@ -69,7 +69,8 @@ typedef struct vkm_rollout {
     vkm_ids ids;           /* prompt and completion */
     float *logp;           /* of the sampler, per completion token; teachers: of the full state */
     float *logp_ref;       /* of the base model */
-    char *text;            /* completion */
+    char *text;            /* completion, n_text bytes */
+    size_t n_text;
     vkm_grade grade;
     float advantage;
     int live; /* its group is learnt from */

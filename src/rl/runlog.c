@@ -87,9 +87,7 @@ static vkm_status cut_log(const char *path, int64_t last_step, vkm_err *err) {
     return VKM_OK;
 }
 
-vkm_status vkm_runlog_open(const vkm_config *c, const vkm_run_info *info, int64_t resume_step,
-                           vkm_runlog **out, vkm_err *err) {
-    int fresh = resume_step < 0;
+vkm_status vkm_runlog_check(const vkm_config *c, int fresh, vkm_err *err) {
     if (!c->output_dir[0])
         return vkm_fail(err, VKM_USAGE, "output_dir is missing: name the run's folder");
     if (fresh && vkm_dir_exists(c->output_dir) && !folder_is_empty(c->output_dir))
@@ -97,6 +95,13 @@ vkm_status vkm_runlog_open(const vkm_config *c, const vkm_run_info *info, int64_
                         "output_dir: %s exists and is not empty; take another name, or "
                         "--resume_from_checkpoint latest to go on with that run",
                         c->output_dir);
+    return VKM_OK;
+}
+
+vkm_status vkm_runlog_open(const vkm_config *c, const vkm_run_info *info, int64_t resume_step,
+                           vkm_runlog **out, vkm_err *err) {
+    int fresh = resume_step < 0;
+    if (vkm_runlog_check(c, fresh, err)) return err->status;
     if (vkm_dir_make(c->output_dir, err)) return err->status;
     vkm_runlog *r = vkm_calloc(1, sizeof *r, "the run's log", err);
     if (!r) return err->status;

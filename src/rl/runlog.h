@@ -22,6 +22,8 @@ typedef struct vkm_metric {
     const char *column; /* head of its column in the table; NULL: not shown */
 } vkm_metric;
 
+/* That the run's folder may be made or gone on with: before anything slow is done. */
+vkm_status vkm_runlog_check(const vkm_config *c, int fresh, vkm_err *err) VKM_MUST_CHECK;
 /* A fresh run (resume_step < 0) makes c->output_dir, which must not exist or be empty, and writes
  * config.json; a resumed one cuts the logs behind resume_step. */
 vkm_status vkm_runlog_open(const vkm_config *c, const vkm_run_info *info, int64_t resume_step,

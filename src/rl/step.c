@@ -44,6 +44,7 @@ done:
 
 /* Far below its best, the policy has broken down: warn at 3 nats, stop after two readings at 5. */
 static vkm_status watch_reference(vkm_run *r, float logp, vkm_err *err) {
+    r->state.reference_logp = logp;
     if (logp > r->state.best_reference_logp) r->state.best_reference_logp = logp;
     float below = r->state.best_reference_logp - logp;
     r->state.n_far = below >= 5 ? r->state.n_far + 1 : 0;
@@ -241,7 +242,8 @@ static vkm_status pair_diagnostics(vkm_run *r, vkm_step_result *out, vkm_err *er
             out->w_pairs_clean += (double)w[r->n_pairs + i] / r->n_pairs;
         }
     free(w);
-    return err->status;
+    out->reference_logp = (double)r->state.reference_logp;
+    return err->status ? err->status : vkm_router_seed_cosine(r->router, &out->seed_cosine, err);
 }
 
 static void sum_up(const vkm_run *r, vkm_rollout *x, const uint32_t *back, const vkm_example *ex,
@@ -322,7 +324,9 @@ vkm_status vkm_run_learn(vkm_run *r, vkm_rollout *x, uint32_t n, vkm_step_result
                              .clip_ratio = NAN,
                              .w_pairs_hack = NAN,
                              .w_pairs_clean = NAN,
-                             .qmass = NAN};
+                             .qmass = NAN,
+                             .seed_cosine = NAN,
+                             .reference_logp = NAN};
     vkm_example *ex = vkm_calloc(n, sizeof *ex, "a step", err);
     uint32_t *back = vkm_calloc(n, sizeof *back, "a step", err);
     float *w = vkm_calloc(n, sizeof *w, "a step", err);

@@ -111,6 +111,7 @@ vkm_status vkm_train(const vkm_config *c, vkm_dev *dev, vkm_train_summary *sum, 
     const vkm_run_info info = {.backend = vkm_dev_backend(dev) == VKM_VULKAN ? "vulkan" : "cpu",
                                .device = vkm_dev_name(dev),
                                .driver = vkm_dev_driver(dev)};
+    if (vkm_runlog_check(c, !c->resume_from_checkpoint[0], err)) return err->status;
     if (c->resume_from_checkpoint[0] && vkm_ckpt_find(c, checkpoint, err)) return err->status;
     if (vkm_run_open(c, dev, NULL, &r, err)) return err->status;
     if (c->resume_from_checkpoint[0]) {
@@ -124,7 +125,8 @@ vkm_status vkm_train(const vkm_config *c, vkm_dev *dev, vkm_train_summary *sum, 
     uint32_t last = (uint32_t)(c->stop_at_step ? c->stop_at_step : c->max_steps);
     (void)!loop(r, last, log, sum, err);
     signal(SIGINT, before);
-    if (!err->status && !stop_asked && r->n_eval) (void)!evaluate_now(r, log, &sum->eval, err);
+    if (!err->status && r->state.step == last && r->n_eval)
+        (void)!evaluate_now(r, log, &sum->eval, err);
 done:
     vkm_runlog_close(log);
     vkm_run_close(r);

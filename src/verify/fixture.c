@@ -37,6 +37,7 @@ static vkm_status open_policy(vkm_fixture *fx, vkm_dev *dev, uint32_t micro_rows
     vkm_policy_limits max = {.max_prompt = MAX_PROMPT,
                              .max_new = MAX_NEW,
                              .rollouts = VKM_FIXTURE_ROLLOUTS,
+                             .prompts = VKM_FIXTURE_ROLLOUTS,
                              .ids = VKM_FIXTURE_ROLLOUTS,
                              .micro_rows = micro_rows,
                              .n_experts = 2,
