@@ -51,9 +51,23 @@ static vkm_status judge(const vkm_train_summary *s, uint32_t steps, vkm_err *err
     return VKM_OK;
 }
 
+/* Problems of the user's own: their canonical solutions teach, and there is room for long ones. */
+static vkm_status adapt_to_data(vkm_config *c, const vkm_config *preset, vkm_err *err) {
+    static const char *const room[][2] = {{"teacher_pool", "canonical"},
+                                          {"max_prompt_length", "1536"},
+                                          {"max_completion_length", "384"}};
+    if (!strcmp(c->data, preset->data)) return VKM_OK;
+    const int given[] = {strcmp(c->teacher_pool, preset->teacher_pool) != 0,
+                         c->max_prompt_length != preset->max_prompt_length,
+                         c->max_completion_length != preset->max_completion_length};
+    for (size_t i = 0; i < VKM_COUNTOF(room); i++)
+        if (!given[i] && vkm_config_set(c, room[i][0], room[i][1], err)) return err->status;
+    return VKM_OK;
+}
+
 vkm_status vkm_cmd_smoke(int argc, char **argv, vkm_err *err) {
     static vkm_cli_config given;
-    static vkm_config config;
+    static vkm_config config, preset;
     vkm_cli_device d = VKM_CLI_DEVICE_DEFAULTS;
     vkm_train_summary summary;
     char base[VKM_PATH_MAX], run[VKM_PATH_MAX];
@@ -68,7 +82,9 @@ vkm_status vkm_cmd_smoke(int argc, char **argv, vkm_err *err) {
     size_t n = VKM_COUNTOF(own) + vkm_cli_config_opts(&given, opts + VKM_COUNTOF(own));
     if (vkm_cli_parse(opts, n, argc, argv, err)) return err->status;
     if (!given.path) given.path = "smoke";
-    if (vkm_cli_config_resolve(&given, &config, err) || base_folder(config.output_dir, base, err) ||
+    vkm_config_default(&preset);
+    if (vkm_config_load(&preset, given.path, err) || vkm_cli_config_resolve(&given, &config, err) ||
+        adapt_to_data(&config, &preset, err) || base_folder(config.output_dir, base, err) ||
         vkm_path_join(run, base, "run", err) || vkm_config_set(&config, "output_dir", run, err) ||
         (!config.model[0] && make_model(&config, base, err)) || vkm_config_check(&config, err) ||
         vkm_cli_open_device(&d, &dev, err))
