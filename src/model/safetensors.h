@@ -10,14 +10,12 @@
 enum { VKM_ST_DIMS = 8 };
 
 /* X(name in the file and enum, bytes an element) */
+/* clang-format off */
 #define VKM_ST_DTYPES(X)                                                                           \
-    X(BOOL, 1)                                                                                     \
-    X(U8, 1)                                                                                       \
-    X(I8, 1)                                                                                       \
-    X(F8_E5M2, 1)                                                                                  \
-    X(F8_E4M3, 1)                                                                                  \
-    X(I16, 2) X(U16, 2) X(F16, 2) X(BF16, 2) X(I32, 4) X(U32, 4) X(F32, 4) X(F64, 8) X(I64, 8)     \
-        X(U64, 8)
+    X(BOOL, 1) X(U8, 1) X(I8, 1) X(F8_E5M2, 1) X(F8_E4M3, 1)                                       \
+    X(I16, 2) X(U16, 2) X(F16, 2) X(BF16, 2)                                                       \
+    X(I32, 4) X(U32, 4) X(F32, 4) X(F64, 8) X(I64, 8) X(U64, 8)
+/* clang-format on */
 typedef enum vkm_st_dtype {
 #define X(name, bytes) VKM_ST_##name,
     VKM_ST_DTYPES(X)
