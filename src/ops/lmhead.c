@@ -5,6 +5,7 @@
  * the work is spread. */
 #include "ops/twin.h"
 #include "ops/guarded.h"
+#include "ops/oprow.h"
 #include "ops/lmhead.h"
 
 #ifndef VKM_TWIN64
@@ -122,14 +123,18 @@ VKM_REF(logits_bwd) {
         real scale = pad ? 0 : vkm_div(1, ref_f32(a->l)[i]);
         uint32_t target = pad ? 0 : ref_u32(a->targets)[i];
         if (target >= a->n_vocab) target = a->n_vocab - 1;
-        for (uint32_t j = 0; j < kp; j++) {
-            real p = 0;
-            if (!pad && j < a->n_vocab) {
-                p = mulc(vkm_exp(subc(x[i * a->n_vocab + j], m)), scale);
-                p = coef * ((j == target ? (real)1 : (real)0) - p);
+        uint32_t n_live = pad ? 0 : a->n_vocab;
+        for (uint32_t j0 = 0; j0 < n_live; j0 += VKM_VOCAB_BLOCK) {
+            uint32_t n = n_live - j0 < VKM_VOCAB_BLOCK ? n_live - j0 : VKM_VOCAB_BLOCK;
+            const real *row = x + i * a->n_vocab + j0;
+            real g[VKM_VOCAB_BLOCK];
+            for (uint32_t j = 0; j < n; j++) {
+                real p = mulc(vkm_exp(subc(row[j], m)), scale);
+                g[j] = coef * ((j0 + j == target ? (real)1 : (real)0) - p);
             }
-            d[vkm_op_index(i, j, kp)] = stb(p);
+            vkm_oprow_store(d, i, j0, g, n, kp);
         }
+        vkm_oprow_zero(d, i, n_live, kp, kp);
     }
 }
 
