@@ -35,7 +35,7 @@ _Noreturn void vkm_bug(const char *file, int line, const char *fmt, ...) VKM_PRI
 void vkm_analyzer_uses(const char *fmt, ...);
 #define vkm_fail(err, st, ...) (vkm_analyzer_uses(__VA_ARGS__), (err)->status = (st))
 static inline void *vkm_analyzer_calloc(size_t n, size_t size, vkm_err *err) {
-    void *p = calloc(n, size);
+    void *p = calloc(n ? n : 1, size ? size : 1);
     if (!p) err->status = VKM_FAILED;
     return p;
 }

@@ -48,7 +48,7 @@ vkm_status vkm_cmd_eval(int argc, char **argv, vkm_err *err) {
     vkm_eval_result result;
     vkm_dev *dev = NULL;
     const char *run = NULL;
-    char path[VKM_PATH_MAX];
+    static char path[VKM_PATH_MAX];
     vkm_opt own[] = {
         {"RUN", VKM_OPT_ARG, &run, .help = "a run's folder"},
         VKM_CLI_DEVICE_OPTS(&d),

@@ -69,8 +69,8 @@ void vkm_op_attn_decode(vkm_stream *s, const vkm_args_attn_decode *a) {
     b.o = vkm_need(a->o, vkm_op_size(a->n_rows, a->n_heads * a->head_dim), "attn_decode", "o");
     b.scratch = vkm_need(a->scratch, heads * a->max_keys, "attn_decode", "scratch");
     /* heads of a group share a workgroup, and so the loads of keys and values */
-    uint32_t shared_heads = a->n_heads / a->n_kv;
-    while (shared_heads > 4 || (a->n_heads / a->n_kv) % shared_heads) shared_heads--;
+    uint32_t group = a->n_heads / a->n_kv, shared_heads = group < 4 ? group : 4;
+    while (shared_heads > 1 && group % shared_heads) shared_heads--;
     int gpu = vkm_dev_class_of(vkm_stream_dev(s)) == VKM_CLASS_GPU;
     uint32_t local = gpu ? 64 : 8, words = vkm_div_up(a->head_dim / 2, local);
     double work = (double)heads * a->max_keys * (4.0 * a->head_dim + 60);

@@ -15,6 +15,7 @@
 vkm_status vkm_run_prompt(const vkm_run *r, const vkm_problem *problem, const vkm_mode *mode,
                           vkm_ids *out, vkm_err *err) {
     vkm_strbuf user = {0}, text = {0};
+    VKM_BUG_ON(!problem, "a prompt without a problem");
     vkm_problem_user(problem, mode, &user);
     vkm_strbuf_add(&user, "", 1);
     const vkm_chat_turn turns[] = {{"system", problem->system}, {"user", user.data}};
@@ -232,7 +233,7 @@ static vkm_status add_teachers(vkm_run *r, uint32_t step, const pick *p, vkm_rol
                                uint32_t n_group, uint32_t want, uint32_t *n, vkm_err *err) {
     const vkm_teacher_row **rows = vkm_calloc(want, sizeof *rows, "a group", err);
     vkm_strbuf canonical = {0};
-    int fits;
+    int fits = 0;
     *n = 0;
     if (!rows) return err->status;
     if (r->canonical_teachers) {

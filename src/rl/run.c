@@ -11,6 +11,7 @@
 #include "base/log.h"
 
 const vkm_mode *vkm_run_mode(const vkm_run *r, const vkm_problem *problem) {
+    VKM_BUG_ON(!problem, "a mode without a problem");
     const vkm_mode *mode = r->partition ? vkm_partition_mode(r->partition, problem->id) : NULL;
     return mode ? mode : r->modes[problem->line % r->n_modes];
 }
