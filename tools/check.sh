@@ -48,9 +48,10 @@ sanitize() {
     drivers=$(grep -l VKM_VULKAN tests/test_*.c | sed 's|.*/||; s|\.c$||' | paste -sd '|')
     export UBSAN_OPTIONS=print_stacktrace=1
     ASAN_OPTIONS=detect_leaks=1 $fixed ctest --test-dir build-sanitize -j "$jobs" --output-on-failure \
-        --timeout 600 -E "^($drivers)\$" &&
+        --timeout 600 -LE slow -E "^($drivers)\$" &&
         ASAN_OPTIONS=detect_leaks=0 $fixed ctest --test-dir build-sanitize -j "$jobs" \
-            --output-on-failure --timeout 600 -R "^($drivers)\$"
+            --output-on-failure --timeout 600 -LE slow -R "^($drivers)\$" &&
+        ASAN_OPTIONS=detect_leaks=1 $fixed build-sanitize/vkmoe smoke --backend cpu --skip-gates --quiet
 }
 
 tidy() { sources | grep '^src/.*\.c$' | xargs -P "$jobs" -n 4 clang-tidy -p build --quiet; }

@@ -18,7 +18,6 @@ vkm_status vkm_run_prompt(const vkm_run *r, const vkm_problem *problem, const vk
     VKM_BUG_ON(!problem, "a prompt without a problem");
     vkm_problem_user(problem, mode, &user);
     vkm_strbuf_add(&user, "", 1);
-    // NOLINTNEXTLINE: a pick has a problem
     const vkm_chat_turn turns[] = {{"system", problem->system}, {"user", user.data}};
     if (vkm_chat_render(turns, VKM_COUNTOF(turns), vkm_chat_style_of(r->tokenizer), true, &text,
                         err) ||
