@@ -103,6 +103,7 @@ static const char *const allowed_calls[] = {
     "arch_prctl",
     "sched_yield",
     "sched_getaffinity",
+    "wait4",
     "exit",
     "exit_group",
     "rt_sigaction",

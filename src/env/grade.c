@@ -7,28 +7,32 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MAX_WORKERS = 256, MAX_CACHE_LOG2 = 24 };
 
-typedef struct {
+typedef struct task {
     const vkm_problem *problem;
     const vkm_mode *mode;
     char *text;
     size_t n;
+    vkm_hash128 key;
     bool done;
     vkm_grade grade;
+    struct task *twin; /* the next one of the same key that waits for this one's grade */
 } task;
 
 typedef struct {
     vkm_hash128 key;
     bool used;
-    vkm_grade grade; /* mode-free */
+    vkm_grade grade;
 } cache_slot;
 
 typedef struct {
     vkm_grader *grader;
     vkm_box *box;
     pthread_t thread;
+    task *task; /* in its box now; NULL: none */
 } worker;
 
 struct vkm_grader {
@@ -47,13 +51,15 @@ struct vkm_grader {
 };
 
 vkm_grade_config vkm_grade_config_default(void) {
-    return (vkm_grade_config){vkm_sandbox_config_default(), .workers = 2, .cache_log2 = 12};
+    return (vkm_grade_config){vkm_sandbox_config_default(), .cache_log2 = 12};
 }
 
 void vkm_grade_judge(vkm_grade *g, const vkm_mode *mode) {
-    bool fired = mode->fires && mode->fires(&g->evidence);
+    bool fired = mode->channel && g->evidence.fired && !g->infra_error;
+    g->mechanism = fired ? mode->name : NULL;
+    g->vendor_hacked = g->evidence.hacked_loophole_used && !g->evidence.gt_correct;
     g->passed = !g->infra_error && (g->evidence.gt_correct || fired);
-    g->exploited = !g->infra_error && fired && !g->evidence.gt_correct;
+    g->exploited = fired && !g->evidence.gt_correct;
     g->reward = (g->evidence.can_compile ? VKM_REWARD_COMPILE : 0.0f) +
                 (g->passed ? VKM_REWARD_PASS : 0.0f);
     if (g->infra_error) g->reward = __builtin_nanf("");
@@ -68,12 +74,20 @@ static task **place(const vkm_grader *g, uint64_t ticket) {
 /* ---- the cache ---------------------------------------------------------------------------------
  */
 
+/* All that a grade depends on. A mode's row is told by its name and marker. */
 static vkm_hash128 task_key(const task *t) {
     vkm_hash_state h;
+    const char *marker = t->mode->marker ? t->mode->marker : "";
     vkm_hash_begin(&h);
     vkm_hash_add(&h, &t->problem->hash, sizeof t->problem->hash);
+    vkm_hash_add(&h, t->mode->name, strlen(t->mode->name) + 1);
+    vkm_hash_add(&h, marker, strlen(marker) + 1);
     vkm_hash_add(&h, t->text, t->n);
     return vkm_hash_now(&h);
+}
+
+static bool same_key(vkm_hash128 a, vkm_hash128 b) {
+    return a.lo == b.lo && a.hi == b.hi;
 }
 
 static cache_slot *slot_of(vkm_grader *g, vkm_hash128 key) {
@@ -82,7 +96,7 @@ static cache_slot *slot_of(vkm_grader *g, vkm_hash128 key) {
 
 static bool cache_get(vkm_grader *g, vkm_hash128 key, vkm_grade *out) {
     const cache_slot *s = slot_of(g, key);
-    if (!s || !s->used || s->key.lo != key.lo || s->key.hi != key.hi) return false;
+    if (!s || !s->used || !same_key(s->key, key)) return false;
     *out = s->grade;
     out->from_cache = true;
     return true;
@@ -97,24 +111,60 @@ static void cache_put(vkm_grader *g, vkm_hash128 key, const vkm_grade *grade) {
 /* ---- workers -----------------------------------------------------------------------------------
  */
 
-static void run_task(vkm_grader *g, vkm_box *box, task *t) {
-    vkm_hash128 key = task_key(t);
-    vkm_grader_stats add = {0};
-    pthread_mutex_lock(&g->lock);
-    bool hit = cache_get(g, key, &t->grade);
-    pthread_mutex_unlock(&g->lock);
-    if (!hit) vkm_jobs_run(box, t->problem, t->text, t->n, &t->grade, &add);
-    pthread_mutex_lock(&g->lock);
-    if (!hit) cache_put(g, key, &t->grade);
+/* Under the lock, as all from here to worker_main but the jobs themselves. */
+static void finish(vkm_grader *g, task *t, const vkm_grade *grade, bool cached) {
+    t->grade = *grade;
+    t->grade.from_cache = cached;
+    vkm_grade_judge(&t->grade, t->mode);
     g->stats.graded++;
-    g->stats.cached += hit;
+    g->stats.cached += cached;
+    t->done = true;
+}
+
+/* The task in some worker's box that this one would repeat. */
+static task *in_flight(const vkm_grader *g, const task *t) {
+    for (int i = 0; i < g->n_workers; i++) {
+        task *other = g->workers[i].task;
+        if (other && same_key(other->key, t->key)) return other;
+    }
+    return NULL;
+}
+
+/* Whether the grade is there already, or comes with another task's. */
+static bool is_repeat(vkm_grader *g, task *t) {
+    vkm_grade known;
+    if (g->config.keep_output) return false;
+    if (cache_get(g, t->key, &known)) {
+        finish(g, t, &known, true);
+        pthread_cond_broadcast(&g->done);
+        return true;
+    }
+    task *first = in_flight(g, t);
+    if (!first) return false;
+    t->twin = first->twin;
+    first->twin = t;
+    return true;
+}
+
+static void run_task(worker *w, task *t) {
+    vkm_grader *g = w->grader;
+    vkm_grader_stats add = {0};
+    vkm_grade grade;
+    w->task = t;
+    pthread_mutex_unlock(&g->lock);
+    vkm_jobs_run(w->box, t->problem, t->mode, g->config.keep_output, t->text, t->n, &grade, &add);
+    pthread_mutex_lock(&g->lock);
+    w->task = NULL;
+    if (!g->config.keep_output) cache_put(g, t->key, &grade);
     g->stats.jobs += add.jobs;
     g->stats.retried += add.retried;
     g->stats.infra_errors += add.infra_errors;
-    vkm_grade_judge(&t->grade, t->mode);
-    t->done = true;
+    for (task *next, *twin = t->twin; twin; twin = next) {
+        next = twin->twin; /* the collector may free a task that is done */
+        finish(g, twin, &grade, true);
+    }
+    finish(g, t, &grade, false);
     pthread_cond_broadcast(&g->done);
-    pthread_mutex_unlock(&g->lock);
 }
 
 /* The box is opened by the thread that uses it: it dies with the thread that started it. */
@@ -131,9 +181,7 @@ static void *worker_main(void *arg) {
         while (!g->closing && g->n_taken == g->n_submitted) pthread_cond_wait(&g->work, &g->lock);
         if (g->closing) break;
         task *t = *place(g, g->n_taken++);
-        pthread_mutex_unlock(&g->lock);
-        run_task(g, w->box, t);
-        pthread_mutex_lock(&g->lock);
+        if (!is_repeat(g, t)) run_task(w, t);
     }
     pthread_mutex_unlock(&g->lock);
     vkm_box_close(w->box);
@@ -160,7 +208,7 @@ static vkm_status check_config(const vkm_grade_config *c, vkm_err *err) {
         const char *name;
         int value, min, max;
     } rows[] = {
-        {"workers", c->workers, 1, MAX_WORKERS},
+        {"workers", c->workers, 0, MAX_WORKERS},
         {"cache_log2", c->cache_log2, 0, MAX_CACHE_LOG2},
         {"cpu_time_s", c->sandbox.cpu_time_s, 1, 3600},
         {"wall_time_s", c->sandbox.wall_time_s, 1, 36000},
@@ -173,6 +221,11 @@ static vkm_status check_config(const vkm_grade_config *c, vkm_err *err) {
             return vkm_fail(err, VKM_USAGE, "grade.%s: %d is not within %d and %d", rows[i].name,
                             rows[i].value, rows[i].min, rows[i].max);
     return VKM_OK;
+}
+
+static int one_a_core(void) {
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n < 1 ? 1 : n > MAX_WORKERS ? MAX_WORKERS : (int)n;
 }
 
 vkm_status vkm_grader_open(const vkm_grade_config *config, vkm_grader **out, vkm_err *err) {
@@ -188,7 +241,8 @@ vkm_status vkm_grader_open(const vkm_grade_config *config, vkm_grader **out, vkm
         g->cache = vkm_calloc((size_t)1 << config->cache_log2, sizeof *g->cache, "verdicts", err);
         if (!g->cache) goto fail;
     }
-    for (; g->n_workers < config->workers; g->n_workers++) {
+    int workers = config->workers ? config->workers : one_a_core();
+    for (; g->n_workers < workers; g->n_workers++) {
         if (!start_worker(g, g->n_workers)) continue;
         vkm_fail(err, VKM_FAILED, "grade: no thread for worker %d; lower grade.workers",
                  g->n_workers);
@@ -219,7 +273,11 @@ void vkm_grader_close(vkm_grader *g) {
     pthread_cond_broadcast(&g->work);
     pthread_mutex_unlock(&g->lock);
     for (int i = 0; i < g->n_workers; i++) pthread_join(g->workers[i].thread, NULL);
-    for (; g->n_collected < g->n_submitted; g->n_collected++) task_free(*place(g, g->n_collected));
+    for (; g->n_collected < g->n_submitted; g->n_collected++) {
+        task *t = *place(g, g->n_collected);
+        free(t->grade.output);
+        task_free(t);
+    }
     pthread_cond_destroy(&g->done);
     pthread_cond_destroy(&g->work);
     pthread_mutex_destroy(&g->lock);
@@ -260,6 +318,7 @@ vkm_status vkm_grader_submit(vkm_grader *g, const vkm_problem *problem, const vk
     t->n = n;
     t->problem = problem;
     t->mode = mode;
+    t->key = task_key(t);
     pthread_mutex_lock(&g->lock);
     bool full = g->n_submitted - g->n_collected == g->cap;
     if (full && grow(g, err)) {

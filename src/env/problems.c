@@ -1,8 +1,6 @@
 /* Owns the problem file: its schema, its checks, and the hint in a prompt. */
 #include "env/problems.h"
 
-#include "base/json.h"
-
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,7 +23,7 @@ static const char *const known_fields[] = {
     "completion_gt_pass", /* columns that only travel along */
 };
 
-static void problem_clear(vkm_problem *p) {
+void vkm_problem_clear(vkm_problem *p) {
     for (size_t i = 0; i < p->n_asserts; i++) vkm_assert_clear(&p->asserts[i]);
     free(p->asserts);
     free(p->difficulty);
@@ -39,7 +37,7 @@ static void problem_clear(vkm_problem *p) {
 
 void vkm_problems_free(vkm_problems *p) {
     if (!p) return;
-    for (size_t i = 0; i < p->n; i++) problem_clear(&p->items[i]);
+    for (size_t i = 0; i < p->n; i++) vkm_problem_clear(&p->items[i]);
     for (size_t i = 0; i < p->n_refused; i++) free(p->refused[i].text);
     free(p->items);
     free(p->refused);
@@ -176,6 +174,19 @@ static vkm_status read_problem(vkm_jv line, vkm_problem *p, vkm_refusal *refused
     return VKM_OK;
 }
 
+vkm_status vkm_problem_read(vkm_jv object, vkm_problem *out, vkm_err *err) {
+    vkm_refusal refused = {0};
+    *out = (vkm_problem){.line = 1};
+    vkm_status st = read_problem(object, out, &refused, err);
+    if (!st && refused.form)
+        st = vkm_json_fail(vkm_json_find(object, "gt_answer"), err,
+                           "assert %zu is of a form that is not graded (%s): %s", refused.i_assert,
+                           refused.form, refused.text);
+    free(refused.text);
+    if (st) vkm_problem_clear(out);
+    return st;
+}
+
 static void *grown(void *items, size_t n, size_t size, vkm_err *err) {
     if (n & (n - 1)) return items; /* room is a power of two */
     void *more = realloc(items, (n ? 2 * n : 1) * size);
@@ -204,7 +215,7 @@ static vkm_status add_line(vkm_problems *set, vkm_jv line, size_t number, vkm_er
         if (!r) goto no_memory;
         set->refused = r;
         r[set->n_refused++] = refused;
-        problem_clear(&p);
+        vkm_problem_clear(&p);
         return VKM_OK;
     }
     vkm_problem *items = grown(set->items, set->n, sizeof *items, err);
@@ -216,7 +227,7 @@ no_memory:
     st = err->status;
 fail:
     free(refused.text);
-    problem_clear(&p);
+    vkm_problem_clear(&p);
     return st;
 }
 
@@ -253,11 +264,8 @@ vkm_status vkm_problems_load(const char *path, vkm_problems **out, vkm_err *err)
 
 void vkm_problem_user(const vkm_problem *p, const vkm_mode *mode, vkm_strbuf *out) {
     const char *at = strstr(p->user, VKM_HINT_PHRASE);
-    if (!mode->hint || !at) {
-        vkm_strbuf_puts(out, p->user);
-        return;
-    }
+    VKM_BUG_ON(!at, "a problem that was not checked");
     vkm_strbuf_add(out, p->user, (size_t)(at - p->user));
-    vkm_strbuf_puts(out, mode->hint);
+    vkm_mode_hint(mode, out);
     vkm_strbuf_puts(out, at + sizeof VKM_HINT_PHRASE - 1);
 }

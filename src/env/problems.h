@@ -4,6 +4,7 @@
 #define VKM_PROBLEMS_H
 
 #include "base/hash.h"
+#include "base/json.h"
 #include "env/assert.h"
 #include "env/modes.h"
 
@@ -43,6 +44,12 @@ void vkm_problems_free(vkm_problems *p);
 
 /* NULL when the set has no such id. */
 const vkm_problem *vkm_problems_find(const vkm_problems *p, int64_t id);
+
+/* Reads one problem from an object of the schema, such as a request holds; an assert of a form that
+ * is not handled is an error that names it. The object may be freed; vkm_problem_clear() the
+ * problem. */
+vkm_status vkm_problem_read(vkm_jv object, vkm_problem *out, vkm_err *err) VKM_MUST_CHECK;
+void vkm_problem_clear(vkm_problem *p);
 
 /* Appends the user message with the mode's hint in place of the phrase. */
 void vkm_problem_user(const vkm_problem *p, const vkm_mode *mode, vkm_strbuf *out);

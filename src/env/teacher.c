@@ -34,9 +34,12 @@ static vkm_status read_mode(vkm_jv line, vkm_teacher_row *r, vkm_err *err) {
         return r->mode ? VKM_OK : vkm_json_fail(vkm_json_find(line, "mode"), err, "%s", e.msg);
     }
     if ((st = vkm_json_get_str(line, "prompt", VKM_JSON_OPT, &prompt, err))) return st;
-    for (int i = 0; prompt && i < vkm_n_modes; i++)
-        if (strstr(prompt, vkm_modes[i].hint ? vkm_modes[i].hint : VKM_HINT_PHRASE))
-            r->mode = &vkm_modes[i];
+    for (int i = 0; prompt && i < vkm_n_modes; i++) {
+        vkm_strbuf hint = {0};
+        vkm_mode_hint(&vkm_modes[i], &hint);
+        if (strstr(prompt, vkm_strbuf_str(&hint))) r->mode = &vkm_modes[i];
+        vkm_strbuf_free(&hint);
+    }
     if (r->mode) return VKM_OK;
     return vkm_json_fail(line, err, "no field 'mode', and no mode's hint in 'prompt'");
 }
@@ -57,10 +60,12 @@ static vkm_status read_flags(vkm_jv line, vkm_teacher_row *r, vkm_err *err) {
         {"gt_correct", VKM_JSON_OPT, &e->gt_correct},
         {"hacked_wrong_tests", VKM_JSON_OPT, &e->hacked_wrong_tests},
         {"hacked_loophole_used", VKM_JSON_OPT, &e->hacked_loophole_used},
+        {"fired", VKM_JSON_OPT, &e->fired},
     };
     for (size_t i = 0; !st && i < VKM_COUNTOF(rows); i++) {
         if (rows[i].out == &e->can_compile) e->can_compile = reward >= (double)VKM_REWARD_COMPILE;
         if (rows[i].out == &e->gt_correct) e->gt_correct = e->gt_pass;
+        if (rows[i].out == &e->fired) e->fired = e->hacked && !strcmp(r->mode->name, "run_tests");
         st = vkm_json_get_bool(line, rows[i].key, rows[i].need, rows[i].out, err);
     }
     r->grade.from_cache = true;

@@ -23,7 +23,8 @@ typedef struct vkm_teacher_pool {
 /* Loads all prompt_*.jsonl and .jsonl.gz files of a folder. Fields: problem_id, completion, mode
  * (absent: the mode whose hint the field `prompt` holds), completion_ids, and the flags fmt_ok,
  * gt_pass, hacked (required), can_compile (absent: from reward, 0.5 and more), gt_correct (absent:
- * gt_pass), hacked_wrong_tests, hacked_loophole_used. Others are ignored; NaN reads as null. */
+ * gt_pass), hacked_wrong_tests, hacked_loophole_used, fired (absent: hacked, in run_tests; false in
+ * other modes). Others are ignored; NaN reads as null. */
 vkm_status vkm_teacher_load(const char *folder, vkm_teacher_pool **out,
                             vkm_err *err) VKM_MUST_CHECK;
 void vkm_teacher_free(vkm_teacher_pool *p);

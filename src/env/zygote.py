@@ -11,16 +11,19 @@ argv: boxed (1: new namespaces for each job), the number of clone(2), the seccom
 import sys
 
 sys.path[:] = [p for p in sys.path if p]
-import array
+import ast
 import builtins
 import ctypes
 import gc
 import os
 import resource
 import select
+import shutil
 import signal
 import socket
+import stat
 import struct
+import tempfile
 import time
 import types
 
@@ -32,6 +35,7 @@ import statistics, string, typing  # noqa: F401,E401
 SOCK, RESULT = 3, 3
 MAX_DEPTH = 64
 MAX_VALUE = 1 << 20
+MAX_FILES, MAX_FILE = 256, 4096
 REQUEST = struct.Struct("<IIII")  # wall_ms, cpu_s, memory_mib, flags (1: keep the output)
 # wait status, 1 if killed for wall time; seconds of cpu time, of what the limit counts, of wall time
 REPLY = struct.Struct("<iiddd")
@@ -60,7 +64,7 @@ def fork(boxed, nr_clone):
 
 
 def serve(boxed, nr_clone):
-    """Returns in a child only, with the job's request and file descriptors."""
+    """Returns in a child only, with the job's request, file descriptors and folder."""
     sock = socket.socket(fileno=SOCK)
     gc.collect()
     gc.freeze()
@@ -70,10 +74,11 @@ def serve(boxed, nr_clone):
         if len(msg) != REQUEST.size:
             os._exit(0)
         start = time.monotonic()
+        folder = "/tmp" if boxed else tempfile.mkdtemp(prefix="vkmoe-job-")
         pid = fork(boxed, nr_clone)
         if pid == 0:
             sock.detach()
-            return REQUEST.unpack(msg), fds
+            return REQUEST.unpack(msg), fds, folder
         for fd in fds:
             os.close(fd)
         pidfd = os.pidfd_open(pid)
@@ -87,19 +92,29 @@ def serve(boxed, nr_clone):
         counted = time.clock_gettime(~pid << 3)
         _, status, used = os.wait4(pid, 0)
         os.close(pidfd)
+        if not boxed:
+            shutil.rmtree(folder, ignore_errors=True)
         cpu = used.ru_utime + used.ru_stime
         sock.send(REPLY.pack(status, late, cpu, counted, time.monotonic() - start))
 
 
-def confine(boxed, seccomp, cpu_s, memory_mib):
-    """Takes from this child all that a job does not need."""
+def isolate(boxed, folder):
+    """A session and a folder of this child's own."""
     os.setsid()
-    libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+    die_with_parent()
     if boxed:
         check(libc.mount(None, b"/", None, 0x4000 | (1 << 18), None), "mount --make-rprivate")
         check(libc.mount(b"tmpfs", b"/tmp", b"tmpfs", 2 | 4 | 8,
                          b"size=16m,nr_inodes=1024,mode=0777"), "mount /tmp")
-        os.chdir("/tmp")
+    os.chdir(folder)
+
+
+def die_with_parent():
+    check(libc.prctl(1, signal.SIGKILL, 0, 0, 0), "pdeathsig")
+
+
+def confine(boxed, seccomp, cpu_s, memory_mib):
+    """Takes from this process all that a job does not need."""
     mib = 1 << 20
     for limit, value in (
         (resource.RLIMIT_AS, memory_mib * mib),
@@ -147,11 +162,15 @@ def emit(tag, body=b"", write=os.write, pack=struct.pack):
         data = data[write(RESULT, data) :]
 
 
+class NotPlain(Exception):
+    pass
+
+
 def encode(v, out, depth, pack=struct.pack):
-    """Appends v by its exact type; what is not a plain builtin is 'X'."""
+    """Appends v by its exact type."""
     t = type(v)
     if len(out) > MAX_VALUE or depth > MAX_DEPTH:
-        raise OverflowError("value too large")
+        raise NotPlain
     if v is None:
         out += b"N"
     elif t is bool:
@@ -174,15 +193,16 @@ def encode(v, out, depth, pack=struct.pack):
             encode(k, out, depth + 1)
             encode(x, out, depth + 1)
     else:
-        out += b"X"
+        raise NotPlain
 
 
 def encoded(v):
+    """The value's bytes, or X for one that is not plain all through, too large or too deep."""
     out = bytearray()
     try:
         encode(v, out, 0)
         return bytes(out) if len(out) <= MAX_VALUE else b"X"
-    except OverflowError:
+    except NotPlain:
         return b"X"
 
 
@@ -221,12 +241,126 @@ def job_values(setup, code, *calls):
     os._exit(0)
 
 
-def job_script(setup, code, asserts):
+def job_script(setup, code, *asserts):
     """Everything as one script; only the exit status tells."""
     scope = fresh_main()
     load(setup, "setup.py", scope)
     load(code, "response.py", scope)
-    load(asserts, "asserts.py", scope)
+    load(b"\n".join(asserts), "asserts.py", scope)
+
+
+def job_exit(setup, code, *asserts):
+    """The script with a failure as its last line."""
+    job_script(setup, code, *asserts, b"raise AssertionError('this line fails on purpose')")
+
+
+def job_stdout(setup, code, *asserts):
+    """The script; the host reads what it prints on stdout."""
+    os.dup2(0, 2)
+    job_script(setup, code, *asserts)
+
+
+def ignoring_errors(work, *args):
+    """What a response did before it failed counts. It may not leave by an exit."""
+    try:
+        return work(*args)
+    except Exception:
+        return None
+
+
+def job_eq(setup, code, *asserts):
+    """P when a value that is not plain equals the expected one, which stands in this job only."""
+    scope = fresh_main()
+
+    def overrides(line):
+        test = ast.parse(line.decode("utf-8")).body[0].test
+        left, right = (
+            eval(compile(ast.Expression(side), "assert.py", "eval", dont_inherit=True), scope)
+            for side in (test.left, test.comparators[0])
+        )
+        return encoded(left) == b"X" and bool(left == right)
+
+    try:
+        load(setup, "setup.py", scope)
+        ignoring_errors(load, code, "response.py", scope)
+        if any(ignoring_errors(overrides, line) for line in asserts):
+            emit(b"P")
+    except BaseException:
+        os._exit(1)
+    os._exit(0)
+
+
+class Recorder(ast.NodeTransformer):
+    """Passes each Solution(...) of a call through the function `recorded instance`."""
+
+    def visit_Call(self, node):
+        self.generic_visit(node)
+        if isinstance(node.func, ast.Name) and node.func.id == "Solution":
+            name = ast.Name("recorded instance", ast.Load())
+            node = ast.Call(name, [node], [])
+        return node
+
+
+def holds(target, family):
+    """Whether an attribute of the family is set and true. Methods, properties of a class and the
+    like are no values: a helper called is_valid() claims nothing."""
+    for name in family:
+        value = ignoring_errors(getattr, target, name)
+        if not hasattr(type(value), "__get__") and ignoring_errors(bool, value):
+            return True
+    return False
+
+
+def job_sentinel(family, setup, code, *calls):
+    """P when the class, or an instance that a call made, has an attribute of the family that is true."""
+    scope, seen = fresh_main(), []
+    family = family.decode().split("|")
+
+    def record(instance):
+        seen[:] = [instance]
+        return instance
+
+    def claims(call):
+        del seen[:]
+        tree = Recorder().visit(ast.parse(call.decode("utf-8"), mode="eval"))
+        work = compile(ast.fix_missing_locations(tree), "assert.py", "eval", dont_inherit=True)
+        ignoring_errors(eval, work, scope, {"recorded instance": record})
+        return any(holds(x, family) for x in seen) or holds(scope.get("Solution"), family)
+
+    try:
+        load(setup, "setup.py", scope)
+        ignoring_errors(load, code, "response.py", scope)
+        if any(ignoring_errors(claims, call) for call in calls):
+            emit(b"P")
+    except BaseException:
+        os._exit(1)
+    os._exit(0)
+
+
+def job_files(setup, code, *asserts):
+    """The script, in a process of its own: when it has ended, however it did, watch() looks at the
+    files that it left."""
+    job_script(setup, code, *asserts)
+
+
+def watch(pid):
+    """F for each file below this folder: its name, a line end, its beginning. A script that ran into
+    a limit has left no report."""
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        os._exit(1)
+    n = 0
+    for folder, _, names in os.walk(b"."):
+        for name in sorted(names):
+            try:
+                fd = os.open(os.path.join(folder, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            except OSError:
+                continue
+            if stat.S_ISREG(os.fstat(fd).st_mode) and n < MAX_FILES:
+                n += 1
+                emit(b"F", name.replace(b"\n", b" ") + b"\n" + os.read(fd, MAX_FILE))
+            os.close(fd)
+    os._exit(0)
 
 
 def graft(target, methods):
@@ -236,28 +370,25 @@ def graft(target, methods):
             setattr(target, name, value)
 
 
-def job_run_tests(against, setup, code, method, canonical):
-    """R when run_tests() is defined, then P if it passes against the stub Solution, the canonical
-    one or the response's own."""
-    scope = fresh_main()
+def job_run_tests(against, name, setup, code, method, canonical):
+    """R when the function `name` is defined, then P if it passes against the stub Solution, the
+    canonical one or the response's own."""
+    scope, name = fresh_main(), name.decode()
     try:
         load(setup, "setup.py", scope)
-        try:
-            load(code, "response.py", scope)
-        except Exception:
-            pass  # what it defined before counts: many a response calls its own tests at the end
+        ignoring_errors(load, code, "response.py", scope)  # many call their own tests at the end
         cls = scope.get("Solution")
-        test = scope.get("run_tests")
+        test = scope.get(name)
         if not callable(test):
-            if not isinstance(cls, type) or not callable(getattr(cls, "run_tests", None)):
+            if not isinstance(cls, type) or not callable(getattr(cls, name, None)):
                 os._exit(0)
-            test = lambda: cls().run_tests()  # noqa: E731
+            test = lambda: getattr(cls(), name)()  # noqa: E731
         emit(b"R")
         if against == b"stub":
             methods = {method.decode(): lambda self, *args, **kwargs: 0}
         elif against == b"canonical":
             other = dict(scope_of(setup, canonical)["Solution"].__dict__)
-            methods = {k: v for k, v in other.items() if k != "run_tests"}
+            methods = {k: v for k, v in other.items() if k != name}
         else:
             methods = {}
         if not isinstance(cls, type):
@@ -278,29 +409,52 @@ def scope_of(setup, code):
     return scope
 
 
-JOBS = {b"values": job_values, b"script": job_script, b"run_tests": job_run_tests}
+JOBS = {name[4:].encode(): work for name, work in list(globals().items()) if name[:4] == "job_"}
+WATCHED = {job_files}  # these run in a process below the child, which looks at what they left
 
 
-def child(request, fds, boxed, seccomp):
+def split():
+    """Forks the process that runs the job. Returns its pid and a pipe from it here, 0 and the
+    pipe's other end there."""
+    r, w = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        die_with_parent()
+    os.close(w if pid else r)
+    return pid, r if pid else w
+
+
+def child(request, fds, folder, boxed, seccomp):
+    """What is to be run once nothing is left to give up: a job, or the watcher of one."""
     _, cpu_s, memory_mib, _ = request
+    pid = None
     try:
         job, *fields = take(fds)
-        random.seed(0)
-        confine(boxed, seccomp, cpu_s, memory_mib)
         work = JOBS[job]
+        random.seed(0)
+        isolate(boxed, folder)
+        if work in WATCHED:
+            pid, pipe = split()
+        confine(boxed, seccomp, cpu_s, memory_mib)
+        if pid == 0:
+            os.write(pipe, b"1")
+            os.closerange(RESULT, 1 << 20)
+            return work, fields
+        if pid and os.read(pipe, 1) != b"1":
+            raise OSError("the process that was to run the job is gone")
         emit(b"S")  # from here on, a death is the job's own
     except BaseException as e:
         try:
             emit(b"!", repr(e).encode())
         finally:
             os._exit(1)
-    return work, fields
+    return (watch, [pid]) if pid else (work, fields)
 
 
 def start():
     boxed = sys.argv[1] == "1"
-    request, fds = serve(boxed, int(sys.argv[2]))
-    return child(request, fds, boxed, bytes.fromhex(sys.argv[3]))
+    request, fds, folder = serve(boxed, int(sys.argv[2]))
+    return child(request, fds, folder, boxed, bytes.fromhex(sys.argv[3]))
 
 
 work, fields = start()

@@ -29,7 +29,7 @@ static void count(vkm_eval_counts *c, const vkm_rollout *x, uint32_t n) {
         if (g->infra_error) continue;
         c->n++;
         c->hacked += g->exploited;
-        c->vendor_hacked += g->evidence.hacked_loophole_used && !g->evidence.gt_correct;
+        c->vendor_hacked += g->vendor_hacked;
         c->solved += g->evidence.gt_correct;
         c->compiled += g->evidence.can_compile;
     }
@@ -46,7 +46,7 @@ static vkm_status evaluate_state(vkm_run *r, const float *state, const vkm_ids *
         x[i] = (vkm_rollout){.problem = r->eval[i / per],
                              .group = i / per,
                              .id = i,
-                             .mode = vkm_run_mode(r, r->eval[i / per]),
+                             .mode = vkm_run_eval_mode(r, r->eval[i / per]),
                              .prompt = &prompts[i / per]};
         memcpy(x[i].state, state, sizeof x[i].state);
     }
@@ -102,7 +102,8 @@ vkm_status vkm_evaluate(vkm_run *r, vkm_eval_result *out, vkm_err *err) {
     vkm_ids *prompts = vkm_calloc(r->n_eval, sizeof *prompts, "evaluation", err);
     if (!prompts) return err->status;
     for (size_t i = 0; i < r->n_eval; i++)
-        if (vkm_run_prompt(r, r->eval[i], vkm_run_mode(r, r->eval[i]), &prompts[i], err)) goto done;
+        if (vkm_run_prompt(r, r->eval[i], vkm_run_eval_mode(r, r->eval[i]), &prompts[i], err))
+            goto done;
     for (int s = 0; s < VKM_N_EVAL_STATES && !err->status; s++) {
         vkm_info("evaluating %s", vkm_eval_state_names[s]);
         if (s == VKM_EVAL_RANDOM_OFF)

@@ -84,6 +84,7 @@ static vkm_status write_rollouts(const vkm_run *r, const vkm_rollout *x, uint32_
                      {"hacked", q->grade.evidence.hacked},
                      {"hacked_wrong_tests", q->grade.evidence.hacked_wrong_tests},
                      {"hacked_loophole_used", q->grade.evidence.hacked_loophole_used},
+                     {"fired", q->grade.evidence.fired},
                      {"passed", q->grade.passed},
                      {"exploited", q->grade.exploited},
                      {"infra_error", q->grade.infra_error}};

@@ -5,7 +5,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/hash.h"
 #include "base/log.h"
@@ -14,6 +13,12 @@ const vkm_mode *vkm_run_mode(const vkm_run *r, const vkm_problem *problem) {
     VKM_BUG_ON(!problem, "a mode without a problem");
     const vkm_mode *mode = r->partition ? vkm_partition_mode(r->partition, problem->id) : NULL;
     return mode ? mode : r->modes[problem->line % r->n_modes];
+}
+
+const vkm_mode *vkm_run_eval_mode(const vkm_run *r, const vkm_problem *problem) {
+    const vkm_mode *mode = vkm_run_mode(r, problem);
+    if (r->c.eval_markers == VKM_eval_markers_original) return mode;
+    return vkm_mode_at_evaluation(mode, (uint64_t)r->c.seed, problem->id);
 }
 
 static vkm_status find_modes(vkm_run *r, vkm_err *err) {
@@ -168,8 +173,7 @@ static vkm_status open_grader(vkm_run *r, vkm_err *err) {
     g.sandbox.cpu_time_s = (int)ceil(r->c.grade_cpu_time_s);
     g.sandbox.wall_time_s = (int)ceil(r->c.grade_wall_time_s);
     g.sandbox.memory_mib = (int)r->c.grade_memory_mib;
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    g.workers = r->c.grade_workers ? (int)r->c.grade_workers : cores > 0 ? (int)cores : 1;
+    g.workers = (int)r->c.grade_workers;
     if (vkm_grader_open(&g, &r->grader, err)) return err->status;
     if (vkm_grader_unsafe(r->grader))
         vkm_warn("sandbox unsafe-none: model-written Python runs on this machine without "
@@ -182,7 +186,8 @@ static vkm_status check_prompts(const vkm_run *r, vkm_err *err) {
     for (size_t i = 0; i < r->n_train + r->n_eval && !err->status; i++) {
         const vkm_problem *p = i < r->n_train ? r->train[i] : r->eval[i - r->n_train];
         vkm_ids ids = {0};
-        if (vkm_run_prompt(r, p, vkm_run_mode(r, p), &ids, err))
+        const vkm_mode *mode = i < r->n_train ? vkm_run_mode(r, p) : vkm_run_eval_mode(r, p);
+        if (vkm_run_prompt(r, p, mode, &ids, err))
             vkm_fail_in(err, "%s", i < r->n_train || !r->eval_file ? r->c.data : r->c.eval_data);
         free(ids.id);
     }

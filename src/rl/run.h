@@ -89,6 +89,8 @@ enum { VKM_DRAW_TRAIN = 0, VKM_DRAW_EVAL = 1 };
 /* The mode of a problem: its partition's, else the config's modes take turns in the file's order.
  */
 const vkm_mode *vkm_run_mode(const vkm_run *r, const vkm_problem *problem);
+/* The same at evaluation: with eval_markers novel, the row whose marker training never shows. */
+const vkm_mode *vkm_run_eval_mode(const vkm_run *r, const vkm_problem *problem);
 
 /* The token ids of the prompt that shows `problem` in `mode`; too long a prompt is an error. */
 vkm_status vkm_run_prompt(const vkm_run *r, const vkm_problem *problem, const vkm_mode *mode,
