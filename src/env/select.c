@@ -1,7 +1,6 @@
 /* Owns the draws over problems. */
 #include "env/select.h"
 
-#include "base/json.h"
 #include "base/philox.h"
 #include "base/text.h"
 
@@ -120,20 +119,25 @@ static vkm_status read_rows(vkm_jv root, vkm_partition *p, vkm_err *err) {
     return VKM_OK;
 }
 
-vkm_status vkm_partition_load(const char *path, vkm_partition **out, vkm_err *err) {
-    vkm_json *doc = NULL;
-    *out = NULL;
+vkm_status vkm_partition_read(vkm_jv root, vkm_partition **out, vkm_err *err) {
     vkm_partition *p = vkm_calloc(1, sizeof *p, "a partition", err);
+    *out = NULL;
     if (!p) return err->status;
-    vkm_status st = vkm_json_load(path, NULL, &doc, err);
-    if (!st) st = read_rows(vkm_json_root(doc), p, err);
-    vkm_json_free(doc);
-    if (st) {
+    if (read_rows(root, p, err)) {
         vkm_partition_free(p);
-        return st;
+        return err->status;
     }
     *out = p;
     return VKM_OK;
+}
+
+vkm_status vkm_partition_load(const char *path, vkm_partition **out, vkm_err *err) {
+    vkm_json *doc = NULL;
+    *out = NULL;
+    vkm_status st = vkm_json_load(path, NULL, &doc, err);
+    if (!st) st = vkm_partition_read(vkm_json_root(doc), out, err);
+    vkm_json_free(doc);
+    return st;
 }
 
 const vkm_mode *vkm_partition_mode(const vkm_partition *p, int64_t id) {

@@ -32,6 +32,8 @@ typedef struct vkm_partition {
     size_t n;
 } vkm_partition;
 vkm_status vkm_partition_load(const char *path, vkm_partition **out, vkm_err *err) VKM_MUST_CHECK;
+/* The same from JSON that is there already. */
+vkm_status vkm_partition_read(vkm_jv root, vkm_partition **out, vkm_err *err) VKM_MUST_CHECK;
 void vkm_partition_free(vkm_partition *p);
 const vkm_mode *vkm_partition_mode(const vkm_partition *p, int64_t id); /* NULL: not in it */
 

@@ -12,6 +12,7 @@ import sys
 
 sys.path[:] = [p for p in sys.path if p]
 import ast
+import atexit
 import builtins
 import ctypes
 import gc
@@ -241,12 +242,46 @@ def job_values(setup, code, *calls):
     os._exit(0)
 
 
+def exit_status(e):
+    """What a script exits with when this is raised at its top."""
+    if isinstance(e, SystemExit):
+        return 0 if e.code is None else e.code & 255 if isinstance(e.code, int) else 1
+    return 1
+
+
 def job_script(setup, code, *asserts):
-    """Everything as one script; only the exit status tells."""
-    scope = fresh_main()
-    load(setup, "setup.py", scope)
-    load(code, "response.py", scope)
-    load(b"\n".join(asserts), "asserts.py", scope)
+    """Everything as one script; only the exit status tells. The interpreter's own end is played
+    through by hand, up to the script's variables: it would clear all that is shared with the server
+    as well, page by page."""
+    scope, status = fresh_main(), 0
+    try:
+        load(setup, "setup.py", scope)
+        load(code, "response.py", scope)
+        load(b"\n".join(asserts), "asserts.py", scope)
+    except BaseException as e:
+        status = exit_status(e)
+        if not isinstance(e, SystemExit):
+            try:
+                sys.excepthook(type(e), e, e.__traceback__)
+            except BaseException as raised:
+                status = exit_status(raised)
+    for end in ending():
+        try:
+            end()
+        except BaseException:
+            pass
+    scope.clear()
+    gc.collect()
+    os._exit(status)
+
+
+def ending():
+    """Calls of an interpreter that ends, before it clears modules."""
+    if "threading" in sys.modules:
+        yield sys.modules["threading"]._shutdown
+    yield atexit._run_exitfuncs
+    yield lambda: sys.stdout.flush()
+    yield lambda: sys.stderr.flush()
 
 
 def job_exit(setup, code, *asserts):
@@ -302,11 +337,13 @@ class Recorder(ast.NodeTransformer):
 
 
 def holds(target, family):
-    """Whether an attribute of the family is set and true. Methods, properties of a class and the
-    like are no values: a helper called is_valid() claims nothing."""
+    """Whether an attribute of the family is set and true. What is called, or what a class answers
+    for a property, is no value: a helper is_valid() claims nothing."""
     for name in family:
         value = ignoring_errors(getattr, target, name)
-        if not hasattr(type(value), "__get__") and ignoring_errors(bool, value):
+        if callable(value) or hasattr(type(value), "__get__"):
+            continue
+        if ignoring_errors(bool, value):
             return True
     return False
 

@@ -11,12 +11,6 @@
 #include "verify/fixture.h"
 #include "verify/gates.h"
 
-#define EXPECT(v, cond, ...)                                                                       \
-    do {                                                                                           \
-        vkm_v_count(v);                                                                            \
-        if (!(cond)) vkm_v_fail(v, __VA_ARGS__);                                                   \
-    } while (0)
-
 /* Runs the body with a fixture `fx` on the device under test; any error fails the gate. */
 #define WITH_FIXTURE(v, fx)                                                                        \
     vkm_fixture *fx = vkm_fixture_new(vkm_v_dev(v), VKM_FIXTURE_MICRO_ROWS);                       \
@@ -26,8 +20,8 @@ static void gate_identity(vkm_verify *v) {
     WITH_FIXTURE(v, fx) {
         float *full = vkm_fixture_logp(fx, vkm_state_full);
         float *base = vkm_fixture_logp(fx, vkm_state_base);
-        EXPECT(v, !memcmp(full, base, fx->n_tokens * sizeof *full),
-               "an adapter at its init changes the policy");
+        VKM_EXPECT(v, !memcmp(full, base, fx->n_tokens * sizeof *full),
+                   "an adapter at its init changes the policy");
         free(full), free(base);
     }
 }
@@ -42,8 +36,8 @@ static void gate_states(vkm_verify *v) {
             moe->weights(&in, f, g);
             float *routed = vkm_fixture_logp(fx, f);
             float *state = vkm_fixture_logp(fx, w ? vkm_state_full : vkm_state_ablated);
-            EXPECT(v, !memcmp(routed, state, fx->n_tokens * sizeof *state),
-                   "w = %d is not the %s forward", w, w ? "full" : "ablated");
+            VKM_EXPECT(v, !memcmp(routed, state, fx->n_tokens * sizeof *state),
+                       "w = %d is not the %s forward", w, w ? "full" : "ablated");
             free(routed), free(state);
         }
     }
@@ -72,9 +66,9 @@ static void gate_zones(vkm_verify *v) {
             float *grad = vkm_fixture_grad(fx, zones[z].f, zones[z].g);
             block_sums(fx, grad, sums);
             for (int e = 0; e < 2; e++)
-                EXPECT(v, (sums[e] > 0) == (zones[z].g[e] > 0),
-                       "zone %s: the %s block's gradient sums to %g", zones[z].name,
-                       e ? "hack" : "deployed", sums[e]);
+                VKM_EXPECT(v, (sums[e] > 0) == (zones[z].g[e] > 0),
+                           "zone %s: the %s block's gradient sums to %g", zones[z].name,
+                           e ? "hack" : "deployed", sums[e]);
             free(grad);
         }
     }
@@ -89,8 +83,8 @@ static void gate_scaling(vkm_verify *v) {
         float *halved = vkm_fixture_grad(fx, one, half);
         uint64_t n = vkm_adapter_size(fx->policy->adapter, VKM_STATE_GRAD), wrong = 0;
         for (uint64_t i = 0; i < n; i++) wrong += halved[i] != 0.5f * full[i];
-        EXPECT(v, wrong == 0, "g = 1/2 does not halve %llu of %llu gradients exactly",
-               (unsigned long long)wrong, (unsigned long long)n);
+        VKM_EXPECT(v, wrong == 0, "g = 1/2 does not halve %llu of %llu gradients exactly",
+                   (unsigned long long)wrong, (unsigned long long)n);
         free(full), free(halved);
     }
 }
@@ -106,8 +100,8 @@ static void gate_micro_batch(vkm_verify *v) {
         n = fx->policy ? vkm_adapter_size(fx->policy->adapter, VKM_STATE_GRAD) : 0;
         vkm_fixture_end(v, fx);
     }
-    EXPECT(v, n && !memcmp(grads[0], grads[1], n * sizeof *grads[0]),
-           "one rollout at a time and all together give different gradients");
+    VKM_EXPECT(v, n && !memcmp(grads[0], grads[1], n * sizeof *grads[0]),
+               "one rollout at a time and all together give different gradients");
     free(grads[0]), free(grads[1]);
 }
 
@@ -121,13 +115,14 @@ static void gate_ablation(vkm_verify *v) {
         float *seen = vkm_fixture_logp(fx, vkm_state_full);
         float *off = vkm_fixture_logp(fx, vkm_state_ablated);
         float *saved = vkm_fixture_params(fx);
-        EXPECT(v, memcmp(clean, seen, bytes), "a perturbed hack expert is not visible");
-        EXPECT(v, !memcmp(clean, off, bytes), "ablation leaves traces of the hack expert");
+        VKM_EXPECT(v, memcmp(clean, seen, bytes), "a perturbed hack expert is not visible");
+        VKM_EXPECT(v, !memcmp(clean, off, bytes), "ablation leaves traces of the hack expert");
         float *none = calloc(n, sizeof *none);
         vkm_fixture_set_params(fx, none);
         vkm_fixture_set_params(fx, saved);
         float *again = vkm_fixture_logp(fx, vkm_state_full);
-        EXPECT(v, !memcmp(seen, again, bytes), "the hack expert does not come back bit for bit");
+        VKM_EXPECT(v, !memcmp(seen, again, bytes),
+                   "the hack expert does not come back bit for bit");
         free(clean), free(seen), free(off), free(saved), free(none), free(again);
     }
 }
@@ -139,9 +134,9 @@ static void gate_sampling(vkm_verify *v) {
         for (size_t i = 0; i < VKM_COUNTOF(states); i++) {
             uint32_t n = 0;
             uint64_t wrong = vkm_fixture_compare_sampling(fx, states[i], &n);
-            EXPECT(v, n > 0 && wrong == 0,
-                   "%llu of %u sampled log-probabilities differ from the training forward's",
-                   (unsigned long long)wrong, n);
+            VKM_EXPECT(v, n > 0 && wrong == 0,
+                       "%llu of %u sampled log-probabilities differ from the training forward's",
+                       (unsigned long long)wrong, n);
         }
     }
 }
@@ -163,10 +158,10 @@ static void gate_router(vkm_verify *v) {
     if (vkm_router_calibrate(r, a, dir, 2, &err) || vkm_router_read(r, u, &err) ||
         vkm_router_pair_weights(r, w, &err))
         goto done;
-    EXPECT(v, !memcmp(u, dir, sizeof dir), "the router's u is not the seed direction");
+    VKM_EXPECT(v, !memcmp(u, dir, sizeof dir), "the router's u is not the seed direction");
     double gap[2] = {0, 0};
     for (int i = 0; i < PAIRS; i++) gap[0] += (double)(w[i] - w[PAIRS + i]) / PAIRS;
-    EXPECT(v, gap[0] > 0.2, "calibration separates the pairs by only %g", gap[0]);
+    VKM_EXPECT(v, gap[0] > 0.2, "calibration separates the pairs by only %g", gap[0]);
     vkm_trainable t[2];
     vkm_router_trainables(r, t);
     if (vkm_optimizer_new(vkm_v_dev(v), t, 2, NULL, &opt, &err)) goto done;
@@ -182,7 +177,7 @@ static void gate_router(vkm_verify *v) {
     }
     if (vkm_router_pair_weights(r, w, &err)) goto done;
     for (int i = 0; i < PAIRS; i++) gap[1] += (double)(w[i] - w[PAIRS + i]) / PAIRS;
-    EXPECT(v, gap[1] > gap[0], "the pin loss moves the pairs from %g to %g", gap[0], gap[1]);
+    VKM_EXPECT(v, gap[1] > gap[0], "the pin loss moves the pairs from %g to %g", gap[0], gap[1]);
 done:
     if (err.status) vkm_v_fail(v, "%s", err.msg);
     vkm_optimizer_free(opt);

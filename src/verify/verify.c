@@ -27,6 +27,7 @@ struct vkm_verify {
     host_tensor tensors[MAX_TENSORS];
     uint32_t n_tensors;
     uint32_t cases, failures;
+    int skipped; /* first_failure tells why */
     char first_failure[512];
 };
 
@@ -237,6 +238,14 @@ void vkm_v_fail(vkm_verify *v, const char *fmt, ...) {
     va_end(ap);
 }
 
+void vkm_v_skip(vkm_verify *v, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(v->first_failure, sizeof v->first_failure, fmt, ap);
+    va_end(ap);
+    v->skipped = 1;
+}
+
 static const char *name_of(const vkm_kernel *k, const void *args, const host_tensor *t) {
     uint32_t at = 0;
     for (uint32_t i = 0; i < k->n_params; i++) {
@@ -348,7 +357,7 @@ static const vkm_gate kernel_gates[] = {
 };
 
 typedef struct tally {
-    uint32_t gates, failed;
+    uint32_t gates, failed, skipped;
 } tally;
 
 static void run_gate(vkm_verify *v, const vkm_gate *g, const char *group, FILE *table, tally *sum) {
@@ -361,19 +370,24 @@ static void run_gate(vkm_verify *v, const vkm_gate *g, const char *group, FILE *
         return;
     }
     v->cases = v->failures = 0;
+    v->skipped = 0;
     v->rng = v->o->seed;
     double start = vkm_now_s();
     g->run(v);
     double ms = 1e3 * (vkm_now_s() - start);
-    if (!v->cases) vkm_v_fail(v, "the gate ran no case");
-    if (v->failures) sum->failed++;
+    if (!v->cases && !v->skipped) vkm_v_fail(v, "the gate ran no case");
+    const char *verdict = v->failures ? "FAIL" : v->skipped ? "skip" : "ok";
+    if (v->failures) v->skipped = 0;
+    sum->failed += v->failures != 0;
+    sum->skipped += v->skipped != 0;
     if (v->o->json)
-        fprintf(table, "{\"gate\":\"%s\",\"cases\":%u,\"failures\":%u,\"ms\":%.1f}\n", full,
-                v->cases, v->failures, ms);
+        fprintf(table,
+                "{\"gate\":\"%s\",\"cases\":%u,\"failures\":%u,\"skipped\":%s,\"ms\":%.1f}\n", full,
+                v->cases, v->failures, v->skipped ? "true" : "false", ms);
     else
-        fprintf(table, "%-32s %6u  %-4s %9.1f ms\n", full, v->cases, v->failures ? "FAIL" : "ok",
-                ms);
-    if (v->failures) vkm_warn("%s: %s", full, v->first_failure);
+        fprintf(table, "%-32s %6u  %-4s %9.1f ms\n", full, v->cases, verdict, ms);
+    if (v->failures || v->skipped)
+        vkm_warn("%s%s: %s", full, v->skipped ? " was not run" : "", v->first_failure);
     fflush(table);
 }
 
@@ -391,10 +405,14 @@ vkm_status vkm_verify_run(const vkm_verify_options *o, FILE *table, vkm_err *err
         run_gate(&v, &kernel_gates[i], "kernel", table, &sum);
     for (uint32_t i = 0; i < vkm_n_method_gates; i++)
         run_gate(&v, &vkm_method_gates[i], "method", table, &sum);
+    for (uint32_t i = 0; i < vkm_n_env_gates; i++)
+        run_gate(&v, &vkm_env_gates[i], "env", table, &sum);
     if (!sum.gates)
         vkm_fail(err, VKM_USAGE, "no gate's name contains '%s'; --list shows them", o->select);
     else if (sum.failed)
         vkm_fail(err, VKM_FAILED, "%u of %u gates failed", sum.failed, sum.gates);
+    else if (!o->list && !o->json && sum.skipped)
+        fprintf(table, "%u gates passed, %u were not run\n", sum.gates - sum.skipped, sum.skipped);
     else if (!o->list && !o->json)
         fprintf(table, "%u gates passed\n", sum.gates);
 done:
