@@ -138,7 +138,7 @@ static void reads_what_it_wrote(void **state) {
     assert_has(err.msg, "'f' is F32, BF16 is needed");
     err = (vkm_err){0};
     assert_int_equal(vkm_st_to_f32(vkm_st_find(s, "n"), 0, 1, f, &err), VKM_FAILED);
-    assert_has(err.msg, "'n' is I64; BF16, F16 or F32 is needed");
+    assert_has(err.msg, "'n' is I64; save the model as BF16, F16 or F32");
     vkm_st_close(s);
 }
 

@@ -24,6 +24,8 @@ static const char *mend(int e) {
     case ENOSPC:
     case EDQUOT:
         return "; free some space and run again, the old file (if any) is untouched";
+    case EFBIG:
+        return "; raise `ulimit -f` and run again, the old file (if any) is untouched";
     case EMFILE:
         return "; raise `ulimit -n`";
     default:

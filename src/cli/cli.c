@@ -1,6 +1,7 @@
 /* Owns the command table, the option parser and the device options. Commands own their work. */
 #include "cli/cli.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -246,8 +247,19 @@ static vkm_status unknown_command(const char *name, vkm_err *err) {
                     vkm_text_hint(name, "", names, VKM_COUNTOF(commands), hint));
 }
 
+/* An error is one line, also when it quotes a text of several. */
+static void print_error(const char *name, const vkm_err *err) {
+    char line[sizeof err->msg];
+    for (size_t i = 0; i < sizeof line; i++) {
+        unsigned char c = (unsigned char)err->msg[i];
+        line[i] = (char)(c && (c < 0x20 || c == 0x7f) ? '?' : c);
+    }
+    fprintf(stderr, "vkmoe%s%s: %s\n", *name == '-' ? "" : " ", *name == '-' ? "" : name, line);
+}
+
 int vkm_cli_main(int argc, char **argv) {
     vkm_err err = {0};
+    (void)signal(SIGXFSZ, SIG_IGN); /* past `ulimit -f` a write fails and is reported */
     const char *name = argc > 1 ? argv[1] : "";
     if (!*name) {
         print_help(stderr);
@@ -266,8 +278,6 @@ int vkm_cli_main(int argc, char **argv) {
     }
     if ((fflush(stdout) || ferror(stdout)) && !err.status)
         vkm_fail(&err, VKM_FAILED, "stdout could not be written; is the disk full?");
-    if (err.status)
-        fprintf(stderr, "vkmoe%s%s: %s\n", *name == '-' ? "" : " ", *name == '-' ? "" : name,
-                err.msg);
+    if (err.status) print_error(name, &err);
     return err.status;
 }

@@ -395,8 +395,9 @@ vkm_status vkm_st_expect(const vkm_st *s, const char *name, uint32_t n_dims, con
         for (size_t i = 0; i < s->n && names; i++) names[i] = s->tensors[i].name;
         if (names) vkm_text_hint(name, "", names, s->n, hint);
         free(names);
-        return vkm_fail(err, VKM_FAILED, "%s: '%s' is not among its %zu tensors%s", s->path, name,
-                        s->n, hint);
+        return vkm_fail(err, VKM_FAILED,
+                        "%s: '%s' is not among its %zu tensors%s; fetch or save it again", s->path,
+                        name, s->n, hint);
     }
     if (t->n_dims != n_dims || (n_dims && memcmp(t->shape, shape, n_dims * sizeof *shape) != 0)) {
         char is[128], need[128];
@@ -415,8 +416,8 @@ vkm_status vkm_st_get(const vkm_st *s, const char *name, vkm_st_dtype dtype, uin
                       const uint64_t *shape, const vkm_st_tensor **out, vkm_err *err) {
     vkm_status st = vkm_st_expect(s, name, n_dims, shape, out, err);
     if (!st && (*out)->dtype != dtype)
-        st = vkm_fail(err, VKM_FAILED, "%s: '%s' is %s, %s is needed", (*out)->file, name,
-                      dtypes[(*out)->dtype].name, dtypes[dtype].name);
+        st = vkm_fail(err, VKM_FAILED, "%s: '%s' is %s, %s is needed; save it again so",
+                      (*out)->file, name, dtypes[(*out)->dtype].name, dtypes[dtype].name);
     return st;
 }
 
@@ -439,7 +440,7 @@ static float load(const vkm_st_tensor *t, uint64_t i) {
 static vkm_status fail_value(const vkm_st_tensor *t, uint64_t i, vkm_err *err) {
     return vkm_fail(err, VKM_FAILED,
                     "%s: '%.200s' holds NaN or Inf at element %" PRIu64
-                    "; the file is damaged or its training diverged",
+                    "; the file is damaged (fetch it again) or its training diverged",
                     t->file, t->name, i);
 }
 
@@ -448,8 +449,8 @@ static vkm_status check_convertible(const vkm_st_tensor *t, uint64_t first, uint
     VKM_BUG_ON(first > t->n_elems || n > t->n_elems - first, "%s: %" PRIu64 " + %" PRIu64, t->name,
                first, n);
     if (t->dtype == VKM_ST_BF16 || t->dtype == VKM_ST_F16 || t->dtype == VKM_ST_F32) return VKM_OK;
-    return vkm_fail(err, VKM_FAILED, "%s: '%.200s' is %s; BF16, F16 or F32 is needed", t->file,
-                    t->name, dtypes[t->dtype].name);
+    return vkm_fail(err, VKM_FAILED, "%s: '%.200s' is %s; save the model as BF16, F16 or F32",
+                    t->file, t->name, dtypes[t->dtype].name);
 }
 
 vkm_status vkm_st_to_bf16(const vkm_st_tensor *t, uint64_t first, uint64_t n, uint16_t *out,

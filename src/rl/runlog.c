@@ -89,7 +89,8 @@ static vkm_status cut_log(const char *path, int64_t last_step, vkm_err *err) {
 
 vkm_status vkm_runlog_check(const vkm_config *c, int fresh, vkm_err *err) {
     if (!c->output_dir[0])
-        return vkm_fail(err, VKM_USAGE, "output_dir is missing: name the run's folder");
+        return vkm_fail(err, VKM_USAGE,
+                        "output_dir is missing: name the run's folder by --output_dir");
     if (fresh && vkm_dir_exists(c->output_dir) && !folder_is_empty(c->output_dir))
         return vkm_fail(err, VKM_USAGE,
                         "output_dir: %s exists and is not empty; take another name, or "
