@@ -15,8 +15,12 @@ void main() {
         return;
     }
     float weight = LD_weight(seq), adv = LD_adv(seq), logp = LD_logp(i);
-    float d = subc(LD_logp_ref(i), logp);
-    float up = subc(vkm_exp(d), 1.0), kl = subc(up, d);
+    float kl = 0.0, pull = 0.0;
+    if (pc.beta != 0.0) { /* else exp may overflow, and 0 times Inf is NaN */
+        float d = subc(LD_logp_ref(i), logp), up = subc(vkm_exp(d), 1.0);
+        kl = subc(up, d);
+        pull = mulc(pc.beta, up);
+    }
 
     precise float loss = 0.0 - adv;
     precise float grad = loss;
@@ -37,7 +41,7 @@ void main() {
             clipped = cut ? 1.0 : 0.0;
         }
     }
-    ST_coef(i, mulc(mulc(weight, subc(grad, mulc(pc.beta, up))), pc.loss_scale));
+    ST_coef(i, mulc(mulc(weight, subc(grad, pull)), pc.loss_scale));
     ST_terms(4u * i, mulc(weight, loss));
     ST_terms(4u * i + 1u, mulc(weight, kl));
     ST_terms(4u * i + 2u, rho);

@@ -312,6 +312,38 @@ static void router_by_difference(void **state) {
     bench_close(&r.b), bench_close(&exact.b);
 }
 
+/* beta 0: whatever the base model says, overflow and NaN too, the policy gradient is all there is;
+ * beta > 0 pulls toward it, by beta (exp(d) - 1). */
+static void without_a_weight_the_base_is_not_read(void **state) {
+    (void)state;
+    enum { N = 6 };
+    static const float base[N] = {0, 88, 1000, 3e38f, INFINITY, NAN}, zeros[N] = {0};
+    static const uint32_t tok_seq[N] = {0};
+    const float adv = 1.5f, weight = 0.25f;
+    for (int pulls = 0; pulls < 2; pulls++) {
+        float coef[N], terms[N][VKM_TERM_WORDS];
+        bench b = bench_open(VKM_CPU);
+        vkm_tensor c = bench_new(&b, VKM_F32, N), t = bench_new(&b, VKM_F32, sizeof terms / 4);
+        VKM_OP(b.s, grpo_loss, .logp = bench_f32(&b, N, zeros), .logp_old = bench_f32(&b, N, zeros),
+               .logp_ref = bench_f32(&b, N, base), .adv = bench_f32(&b, 1, &adv),
+               .weight = bench_f32(&b, 1, &weight), .tok_seq = bench_u32(&b, N, tok_seq), .coef = c,
+               .terms = t, .n = N, .importance = VKM_IMPORTANCE_NONE, .eps_low = 0.2f,
+               .eps_high = 0.2f, .beta = pulls ? 0.5f : 0, .loss_scale = 1);
+        bench_run(&b);
+        bench_read(&b, c, coef);
+        bench_read(&b, t, terms);
+        for (int i = 0; i < N && !pulls; i++) {
+            assert_true(coef[i] == -0.375f);
+            assert_true(terms[i][VKM_TERM_KL] == 0 && terms[i][VKM_TERM_POLICY] == -0.375f);
+        }
+        if (pulls) {
+            assert_true(coef[0] == -0.375f && coef[1] < -1e37f && isfinite(coef[1]));
+            for (int i = 2; i < N; i++) assert_false(isfinite(coef[i])); /* the step is skipped */
+        }
+        bench_close(&b);
+    }
+}
+
 /* ---- pin loss ----------------------------------------------------------------------------------
  */
 enum { PAIRS = 5 };
@@ -364,9 +396,12 @@ static void pin_by_difference(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(log_probability),   cmocka_unit_test(policy_gradient),
-        cmocka_unit_test(clip_by_hand),      cmocka_unit_test(router_by_difference),
+        cmocka_unit_test(log_probability),
+        cmocka_unit_test(policy_gradient),
+        cmocka_unit_test(clip_by_hand),
+        cmocka_unit_test(router_by_difference),
         cmocka_unit_test(pin_by_difference),
+        cmocka_unit_test(without_a_weight_the_base_is_not_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

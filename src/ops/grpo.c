@@ -18,6 +18,18 @@ void vkm_op_grpo_loss(vkm_stream *s, const vkm_args_grpo_loss *a) {
 }
 #endif
 
+/* k3 estimate of the KL divergence from the base model and its derivative by -logp. It overflows
+ * from d = 88.7 on: without a weight (beta 0) it is not computed, since 0 times Inf is NaN. */
+typedef struct kl_term {
+    real loss, grad;
+} kl_term;
+
+static kl_term divergence(real beta, const real *base, real logp) {
+    if (beta == 0) return (kl_term){0, 0};
+    real d = subc(*base, logp), up = subc(vkm_exp(d), 1);
+    return (kl_term){subc(up, d), mulc(beta, up)};
+}
+
 /* The policy term of a token and its derivative by logp. */
 typedef struct policy_term {
     real loss, grad, rho;
@@ -49,13 +61,13 @@ VKM_REF(grpo_loss) {
             ref_f32(a->coef)[i] = 0;
             continue;
         }
-        real weight = ref_f32(a->weight)[seq], d = subc(base[i], logp[i]), e = vkm_exp(d);
-        real up = subc(e, 1), kl = subc(up, d);
+        real weight = ref_f32(a->weight)[seq];
+        kl_term kl = divergence(beta, base + i, logp[i]);
         policy_term t = policy(a->importance, subc(logp[i], old[i]), ref_f32(a->adv)[seq], lo, hi);
-        real grad = subc(t.grad, mulc(beta, up));
+        real grad = subc(t.grad, kl.grad);
         ref_f32(a->coef)[i] = mulc(mulc(weight, grad), a->loss_scale);
         terms[VKM_TERM_POLICY] = mulc(weight, t.loss);
-        terms[VKM_TERM_KL] = mulc(weight, kl);
+        terms[VKM_TERM_KL] = mulc(weight, kl.loss);
         terms[VKM_TERM_RATIO] = canon(t.rho);
         terms[VKM_TERM_CLIPPED] = t.clipped;
     }

@@ -12,6 +12,9 @@ enum {
 /* tok_seq of a row that is no completion token: coef and terms are 0 there. */
 #define VKM_TOKEN_PADDING 0xffffffffu
 
+/* With beta 0 logp_ref is not read, the term VKM_TERM_KL is 0, and coef is finite wherever the
+ * policy term is, however far the base model is. */
+
 /* Columns of `terms`, f32 (n, 4); the first two carry the sequence's weight. */
 enum { VKM_TERM_POLICY, VKM_TERM_KL, VKM_TERM_RATIO, VKM_TERM_CLIPPED, VKM_TERM_WORDS };
 

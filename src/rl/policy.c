@@ -207,7 +207,8 @@ static vkm_status train_micro_batch(vkm_policy *p, vkm_example *x, uint32_t n,
         upload_table(p, p->adv, x, n, offsetof(vkm_example, advantage), 1, err) ||
         upload_table(p, p->weight, x, n, offsetof(vkm_example, weight), 1, err) ||
         upload_tokens(p, p->logp_old, x, n, offsetof(vkm_example, logp_old), err) ||
-        upload_tokens(p, p->logp_ref, x, n, offsetof(vkm_example, logp_ref), err))
+        (o->beta > 0 && /* else it is not read */
+         upload_tokens(p, p->logp_ref, x, n, offsetof(vkm_example, logp_ref), err)))
         return err->status;
     vkm_pass pass = {.s = p->s, .w = w, .adapter = p->adapter};
     vkm_head_forward(&pass, vkm_forward(&pass));

@@ -58,7 +58,7 @@ vkm_status vkm_policy_read(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err *e
 typedef struct vkm_loss_options {
     uint32_t importance;     /* vkm_choice_importance */
     float eps_low, eps_high; /* the ratio is clipped to [1 - eps_low, 1 + eps_high] */
-    float beta;
+    float beta;              /* 0: no KL term, logp_ref is not read */
 } vkm_loss_options;
 
 /* Forward and backward: gradients add up in the adapter's `grad`, which the caller zeroes

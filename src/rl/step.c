@@ -257,8 +257,8 @@ static void sum_up(const vkm_run *r, vkm_rollout *x, const uint32_t *back, const
         out->loss += ex[i].policy_loss + r->c.beta * ex[i].kl;
         for (uint32_t j = 0; j < len; j++) {
             out->entropy += (double)ex[i].entropy[j];
-            out->kl += exp((double)q->logp_ref[j] - (double)ex[i].logp[j]) -
-                       ((double)q->logp_ref[j] - (double)ex[i].logp[j]) - 1;
+            double d = (double)q->logp_ref[j] - (double)ex[i].logp[j];
+            out->kl += r->c.beta > 0 ? exp(d) - d - 1 : NAN; /* without a weight it is not read */
             ratio += (double)ex[i].logp[j] - (double)q->logp[j];
         }
         q->log_ratio = (float)(ratio / len);
@@ -281,14 +281,14 @@ static vkm_status gradients(vkm_run *r, vkm_rollout *x, uint32_t n, vkm_example 
     float *dw = vkm_calloc(n_live, sizeof *dw, "a step", err);
     if (!logp || !entropy || !dw) goto done;
     token_weights(r, x, n, ex, n_live);
-    if (read_logp(r, ex, back, n_live, x, vkm_state_base, 0, err) ||
+    if ((r->c.beta > 0 && read_logp(r, ex, back, n_live, x, vkm_state_base, 0, err)) ||
         read_logp(r, ex, back, n_live, x, vkm_state_full, 1, err))
         goto done;
     for (uint32_t i = 0, at = 0; i < n_live; at += ex[i].seq.len - ex[i].seq.comp0, i++) {
         vkm_rollout *q = &x[back[i]];
         apply_arm(r, q, &ex[i]);
         ex[i].logp_old = q->logp;
-        ex[i].logp_ref = q->logp_ref;
+        ex[i].logp_ref = r->c.beta > 0 ? q->logp_ref : NULL;
         ex[i].logp = logp + at;
         ex[i].entropy = entropy + at;
     }
