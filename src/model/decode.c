@@ -124,6 +124,7 @@ static vkm_status prefill_some(vkm_gen *g, const vkm_gen_row *rows, uint32_t fir
     uint64_t kd = (uint64_t)d->K * d->D;
     uint32_t n_seq = 0, n_rows = 0, end = first;
     vkm_seq *seqs = vkm_calloc(n - first, sizeof *seqs, "a prefill", err);
+    uint32_t experts = g->adapter ? g->adapter->n_experts : 0;
     float *f = vkm_calloc(n - first, VKM_MAX_EXPERTS * sizeof *f, "a prefill", err);
     vkm_tensor *kv = vkm_calloc(2ull * d->L, sizeof *kv, "a prefill", err);
     if (!seqs || !f || !kv) goto done;
@@ -132,7 +133,7 @@ static vkm_status prefill_some(vkm_gen *g, const vkm_gen_row *rows, uint32_t fir
         if (end == first || !same_prefill(r, r - 1)) {
             if (n_rows + vkm_seq_rows(r->prompt_len) > w->max.rows) break;
             seqs[n_seq] = (vkm_seq){r->prompt, r->prompt_len, r->prompt_len};
-            memcpy(f + (uint64_t)n_seq++ * VKM_MAX_EXPERTS, r->f, sizeof r->f);
+            memcpy(f + (uint64_t)n_seq++ * experts, r->f, experts * sizeof *f);
             n_rows += vkm_seq_rows(r->prompt_len);
         }
         uint32_t row0 = n_rows - vkm_seq_rows(r->prompt_len);
@@ -149,8 +150,7 @@ static vkm_status prefill_some(vkm_gen *g, const vkm_gen_row *rows, uint32_t fir
     VKM_BUG_ON(*cache_row + n_rows > g->max.prompt_rows, "prompt cache of %u rows is too small",
                g->max.prompt_rows);
     if (vkm_work_set_batch(w, seqs, n_seq, err)) goto done;
-    if (g->adapter && vkm_write(w->model->dev,
-                                vkm_view(w->f, 0, (uint64_t)n_seq * g->adapter->n_experts), f, err))
+    if (experts && vkm_write(w->model->dev, vkm_view(w->f, 0, (uint64_t)n_seq * experts), f, err))
         goto done;
     for (uint32_t i = 0; i < d->L; i++) {
         kv[i] = vkm_view(g->prompt_k[i], *cache_row * kd, n_rows * kd);
