@@ -202,6 +202,33 @@ static void what_a_kill_left_is_in_nobodys_way(void **ignored) {
     assert_int_equal(access(in_checkpoint(1, "../.tmp-step-000002"), F_OK), -1);
 }
 
+/* Killed between the two renames of a step that is saved again, or behind them. */
+static void a_save_cut_short_is_undone(void **ignored) {
+    (void)ignored;
+    char old[512], path[VKM_PATH_MAX];
+    vkm_err err = {0};
+    uint32_t step = 0;
+    save(1);
+    save(2);
+    snprintf(old, sizeof old, "%s/run/checkpoints/.old-step-000002", root);
+    assert_int_equal(rename(in_checkpoint(2, ""), old), 0);
+    assert_int_equal(mkdir(in_checkpoint(1, "../.tmp-step-000002"), 0755), 0);
+    assert_int_equal(mkdir(in_checkpoint(1, "../.old-step-x"), 0755), 0); /* not ours */
+    if (vkm_ckpt_recover(config.output_dir, &err)) fail_msg("%s", err.msg);
+    assert_int_equal(access(old, F_OK), -1);
+    assert_int_equal(access(in_checkpoint(1, "../.tmp-step-000002"), F_OK), -1);
+    assert_int_equal(access(in_checkpoint(1, "../.old-step-x"), F_OK), 0);
+    strcpy(config.resume_from_checkpoint, "latest");
+    assert_int_equal(vkm_ckpt_find(&config, path, &err), VKM_OK);
+    assert_int_equal(vkm_ckpt_load(&config, path, files, N_FILES, &step, &err), VKM_OK);
+    assert_int_equal(step, 2);
+    assert_int_equal(rename(in_checkpoint(1, ""), old), 0); /* the new one is there: no use */
+    if (vkm_ckpt_recover(config.output_dir, &err)) fail_msg("%s", err.msg);
+    assert_int_equal(access(old, F_OK), -1);
+    assert_int_equal(count(&err), 1);
+    assert_int_equal(vkm_ckpt_recover("/nowhere", &err), VKM_OK);
+}
+
 /* ---- run folder ------------------------------------------------------------------------------ */
 
 static const vkm_run_info machine = {"cpu", "a \"device\"", "driver", "{\"fma\": true}"};
@@ -289,6 +316,7 @@ int main(void) {
         TEST(other_shapes_are_refused),
         TEST(a_full_disk_leaves_the_old_ones_whole),
         TEST(what_a_kill_left_is_in_nobodys_way),
+        TEST(a_save_cut_short_is_undone),
         TEST(a_resumed_log_reads_as_if_never_cut),
         TEST(a_run_folder_is_never_written_over),
         TEST(config_json_is_a_config_file),

@@ -44,19 +44,26 @@ static int by_step(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+/* The step of a folder's name behind `prefix`, or -1. */
+static int64_t step_of(const char *name, const char *prefix) {
+    size_t n = strlen(prefix);
+    unsigned step;
+    char whole[64];
+    if (strncmp(name, prefix, n) != 0 || sscanf(name + n, "step-%u", &step) != 1) return -1;
+    snprintf(whole, sizeof whole, "%sstep-%06u", prefix, step);
+    return strcmp(whole, name) == 0 ? (int64_t)step : -1;
+}
+
 vkm_status vkm_ckpt_list(const char *run, uint32_t **steps, size_t *n, vkm_err *err) {
-    char dir[VKM_PATH_MAX], whole[64];
+    char dir[VKM_PATH_MAX];
     *steps = NULL;
     *n = 0;
     if (folder_of(run, dir, err)) return err->status;
     DIR *d = opendir(dir);
     if (!d) return VKM_OK;
     for (struct dirent *e; (e = readdir(d));) {
-        char *end;
-        if (strncmp(e->d_name, "step-", 5) != 0) continue;
-        unsigned long step = strtoul(e->d_name + 5, &end, 10);
-        snprintf(whole, sizeof whole, "step-%06lu", step);
-        if (strcmp(whole, e->d_name) != 0) continue;
+        int64_t step = step_of(e->d_name, "");
+        if (step < 0) continue;
         uint32_t *more = realloc(*steps, (*n + 1) * sizeof **steps);
         if (!more) {
             closedir(d);
@@ -180,6 +187,37 @@ vkm_status vkm_ckpt_save(const vkm_config *c, uint32_t step, const vkm_ckpt_file
         return vkm_fail_in(err, "checkpoint of step %u was not saved", step);
     }
     return prune(run, c->save_total_limit, err);
+}
+
+/* ---- after a kill ---------------------------------------------------------------------------- */
+
+static vkm_status recover_one(const char *run, const char *name, vkm_err *err) {
+    char old[VKM_PATH_MAX], tmp[VKM_PATH_MAX], path[VKM_PATH_MAX];
+    int64_t saved = step_of(name, ".old-"), begun = step_of(name, ".tmp-");
+    if (begun >= 0 && !step_path(run, ".tmp-", (uint32_t)begun, tmp, err))
+        return vkm_folder_remove(tmp, err);
+    if (saved < 0 || step_path(run, ".old-", (uint32_t)saved, old, err) ||
+        step_path(run, "", (uint32_t)saved, path, err))
+        return err->status;
+    if (vkm_dir_exists(path)) return vkm_folder_remove(old, err);
+    vkm_warn("%s: brought back: a save of this step was interrupted", path);
+    if (rename(old, path))
+        return vkm_fail(err, VKM_FAILED, "%s: cannot be renamed to %s: %s", old, path,
+                        strerror(errno));
+    return VKM_OK;
+}
+
+vkm_status vkm_ckpt_recover(const char *run, vkm_err *err) {
+    char dir[VKM_PATH_MAX];
+    struct dirent **names = NULL;
+    if (folder_of(run, dir, err)) return err->status;
+    int n = scandir(dir, &names, NULL, alphasort); /* the list first: the folder changes */
+    for (int i = 0; i < n; i++) {
+        if (!err->status) (void)!recover_one(run, names[i]->d_name, err);
+        free(names[i]);
+    }
+    free(names);
+    return err->status;
 }
 
 /* ---- reading --------------------------------------------------------------------------------- */

@@ -1,7 +1,8 @@
 /* Checkpoints: RUN/checkpoints/step-NNNNNN/ holds one safetensors file a subject (adapter, router,
  * optimizer, state) and manifest.json with the step, the config, and the size and XXH3 checksum of
  * every file. A checkpoint is written under a temporary name, manifest last, everything fsynced,
- * and renamed: whatever is interrupted, a folder of that name is whole. */
+ * and renamed: whatever is interrupted, a folder of that name is whole. A step that is saved again
+ * is away for the moment between two renames; vkm_ckpt_recover brings it back. */
 #ifndef VKM_CHECKPOINT_H
 #define VKM_CHECKPOINT_H
 
@@ -30,6 +31,11 @@ vkm_status vkm_ckpt_save(const vkm_config *c, uint32_t step, const vkm_ckpt_file
 /* Sizes and checksums of every file, and the manifest's step and config (either may be NULL). */
 vkm_status vkm_ckpt_verify(const char *path, uint32_t *step, vkm_config *saved,
                            vkm_err *err) VKM_MUST_CHECK;
+
+/* Before a run goes on: undoes what a kill left in the middle of a save. A step that was being
+ * replaced and has no folder gets its old one back; other temporary folders are removed. Only for
+ * the process that trains the run: another's save may be under way. */
+vkm_status vkm_ckpt_recover(const char *run, vkm_err *err) VKM_MUST_CHECK;
 
 /* What c->resume_from_checkpoint names: a checkpoint folder, or with "latest" the newest one of
  * c->output_dir that verifies (damaged ones are passed over with a warning). None: an error. */
