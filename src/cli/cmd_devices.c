@@ -90,20 +90,7 @@ static void write_json(vkm_jw *w, const vkm_dev_info *d, const finding *f) {
     vkm_jw_bool(w, "cooperative_matrix", d->cooperative_matrix);
     vkm_jw_str(w, "tier", f->tier);
     vkm_jw_str(w, "refused", f->why[0] ? f->why : NULL);
-    vkm_jw_arr(w, "probes");
-    for (uint32_t i = 0; i < f->probes.n; i++) {
-        const vkm_probe_row *r = &f->probes.rows[i];
-        vkm_jw_obj(w, NULL);
-        vkm_jw_str(w, "name", r->name);
-        vkm_jw_str(w, "what", r->what);
-        vkm_jw_bool(w, "required", r->required);
-        vkm_jw_bool(w, "passed", r->passed);
-        vkm_jw_u64(w, "results", r->n);
-        vkm_jw_u64(w, "differing", r->n_bad);
-        vkm_jw_str(w, "detail", r->detail[0] ? r->detail : NULL);
-        vkm_jw_end_obj(w);
-    }
-    vkm_jw_end_arr(w);
+    vkm_probe_write(&f->probes, w, "probes");
     vkm_jw_end_obj(w);
 }
 

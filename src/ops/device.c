@@ -317,12 +317,42 @@ vkm_status vkm_probe_verdict(const vkm_dev *dev, const vkm_probe_report *report,
     return VKM_OK;
 }
 
+void vkm_probe_write(const vkm_probe_report *report, vkm_jw *w, const char *key) {
+    vkm_jw_arr(w, key);
+    for (uint32_t i = 0; i < report->n; i++) {
+        const vkm_probe_row *r = &report->rows[i];
+        vkm_jw_obj(w, NULL);
+        vkm_jw_str(w, "name", r->name);
+        vkm_jw_str(w, "what", r->what);
+        vkm_jw_bool(w, "required", r->required);
+        vkm_jw_bool(w, "passed", r->passed);
+        vkm_jw_u64(w, "results", r->n);
+        vkm_jw_u64(w, "differing", r->n_bad);
+        vkm_jw_str(w, "detail", r->detail[0] ? r->detail : NULL);
+        vkm_jw_end_obj(w);
+    }
+    vkm_jw_end_arr(w);
+}
+
+/* The report stays with the device, for the config.json of its runs. */
+static vkm_status keep_report(vkm_dev *dev, const vkm_probe_report *report, vkm_err *err) {
+    vkm_strbuf text = {0};
+    vkm_jw w = vkm_jw_begin(&text, 0);
+    vkm_probe_write(report, &w, NULL);
+    if (vkm_strbuf_check(&text, "the probes", err))
+        vkm_strbuf_free(&text);
+    else
+        vkm_dev_set_probes(dev, text.data);
+    return err->status;
+}
+
 vkm_status vkm_device_open(const vkm_dev_options *o, vkm_dev **out, vkm_err *err) {
     vkm_dev *dev = NULL;
     if (vkm_dev_open(o, &dev, err)) return err->status;
     if (o->backend == VKM_VULKAN && !o->skip_probes) {
         vkm_probe_report *report = vkm_calloc(1, sizeof *report, "probes", err);
-        if (!report || vkm_probe_run(dev, report, err) || vkm_probe_verdict(dev, report, err)) {
+        if (!report || vkm_probe_run(dev, report, err) || vkm_probe_verdict(dev, report, err) ||
+            keep_report(dev, report, err)) {
             free(report);
             vkm_dev_close(dev);
             return err->status;

@@ -3,6 +3,7 @@
 #ifndef VKM_DEVICE_H
 #define VKM_DEVICE_H
 
+#include "base/json.h"
 #include "vk/dev.h"
 
 typedef struct vkm_probe_row {
@@ -29,5 +30,8 @@ vkm_status vkm_probe_run(vkm_dev *dev, vkm_probe_report *out, vkm_err *err) VKM_
 /* VKM_OK if the exact tier may use the device; else an error that names the op and the driver. */
 vkm_status vkm_probe_verdict(const vkm_dev *dev, const vkm_probe_report *report,
                              vkm_err *err) VKM_MUST_CHECK;
+
+/* The report as JSON: an array with an object for each row. */
+void vkm_probe_write(const vkm_probe_report *report, vkm_jw *w, const char *key);
 
 #endif

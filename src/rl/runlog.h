@@ -11,7 +11,7 @@ typedef struct vkm_runlog vkm_runlog;
 
 typedef struct vkm_run_info { /* of the machine, for config.json */
     const char *backend, *device, *driver;
-    const char *probes; /* JSON text of the device's probes; NULL for null */
+    const char *probes; /* JSON text of the device's probes; NULL for null, as on the cpu backend */
 } vkm_run_info;
 
 /* One number of a step. */

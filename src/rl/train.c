@@ -110,9 +110,12 @@ vkm_status vkm_train(const vkm_config *c, vkm_dev *dev, vkm_train_summary *sum, 
     *sum = (vkm_train_summary){0};
     const vkm_run_info info = {.backend = vkm_dev_backend(dev) == VKM_VULKAN ? "vulkan" : "cpu",
                                .device = vkm_dev_name(dev),
-                               .driver = vkm_dev_driver(dev)};
+                               .driver = vkm_dev_driver(dev),
+                               .probes = vkm_dev_probes(dev)};
     if (vkm_runlog_check(c, !c->resume_from_checkpoint[0], err)) return err->status;
-    if (c->resume_from_checkpoint[0] && vkm_ckpt_find(c, checkpoint, err)) return err->status;
+    if (c->resume_from_checkpoint[0] &&
+        (vkm_ckpt_recover(c->output_dir, err) || vkm_ckpt_find(c, checkpoint, err)))
+        return err->status;
     if (vkm_run_open(c, dev, NULL, &r, err)) return err->status;
     if (c->resume_from_checkpoint[0]) {
         if (vkm_run_restore(r, checkpoint, err)) goto done;

@@ -22,6 +22,7 @@ vkm_status vkm_dev_open(const vkm_dev_options *o, vkm_dev **out, vkm_err *err) {
 void vkm_dev_close(vkm_dev *dev) {
     if (!dev) return;
     dev->backend->close(dev);
+    free(dev->probes);
     free(dev);
 }
 
@@ -39,6 +40,14 @@ const char *vkm_dev_driver(const vkm_dev *dev) {
 }
 uint64_t vkm_dev_budget(const vkm_dev *dev) {
     return dev->budget_bytes;
+}
+
+const char *vkm_dev_probes(const vkm_dev *dev) {
+    return dev->probes;
+}
+void vkm_dev_set_probes(vkm_dev *dev, char *json) {
+    free(dev->probes);
+    dev->probes = json;
 }
 
 uint64_t vkm_host_memory_free(void) {

@@ -46,6 +46,10 @@ vkm_status vkm_dev_open(const vkm_dev_options *o, vkm_dev **out, vkm_err *err) V
 vkm_backend_id vkm_dev_backend(const vkm_dev *dev);
 vkm_dev_class vkm_dev_class_of(const vkm_dev *dev);
 uint64_t vkm_dev_budget(const vkm_dev *dev); /* bytes free for us now; 0 if unknown */
+/* What the probes of ops/device.c found, JSON text; NULL when none were run (the cpu backend is the
+ * reference). The setter takes a malloc'ed text over. */
+const char *vkm_dev_probes(const vkm_dev *dev);
+void vkm_dev_set_probes(vkm_dev *dev, char *json);
 /* Seconds and calls by kernel, worst first; only with options.profile. */
 void vkm_dev_print_profile(const vkm_dev *dev, FILE *f);
 void vkm_dev_forget_profile(vkm_dev *dev);
