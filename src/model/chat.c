@@ -73,6 +73,23 @@ vkm_chat_style vkm_chat_style_of(const vkm_tokenizer *t) {
     return vkm_tokenizer_id(t, "<think>") >= 0 ? VKM_CHAT_NO_THINK : VKM_CHAT_PLAIN;
 }
 
+static const char answer_begins[] = "<|im_start|>assistant\n";
+
+void vkm_chat_begin_answer(vkm_chat_style style, vkm_strbuf *out) {
+    vkm_strbuf_puts(out, answer_begins);
+    if (style == VKM_CHAT_NO_THINK) vkm_strbuf_puts(out, "<think>\n\n</think>\n\n");
+}
+
+void vkm_chat_restyle(const char *prompt, vkm_chat_style style, vkm_strbuf *out) {
+    size_t n = strlen(prompt), last = sizeof answer_begins - 1;
+    if (n < last || strcmp(prompt + n - last, answer_begins) != 0) {
+        vkm_strbuf_puts(out, prompt);
+        return;
+    }
+    vkm_strbuf_add(out, prompt, n - last);
+    vkm_chat_begin_answer(style, out);
+}
+
 vkm_status vkm_chat_render(const vkm_chat_turn *turns, size_t n, vkm_chat_style style,
                            bool generation_prompt, vkm_strbuf *out, vkm_err *err) {
     size_t last_user = n ? n - 1 : 0;
@@ -94,8 +111,6 @@ vkm_status vkm_chat_render(const vkm_chat_turn *turns, size_t n, vkm_chat_style 
             vkm_strbuf_puts(out, turns[i].content);
         vkm_strbuf_puts(out, "<|im_end|>\n");
     }
-    if (generation_prompt) vkm_strbuf_puts(out, "<|im_start|>assistant\n");
-    if (generation_prompt && style == VKM_CHAT_NO_THINK)
-        vkm_strbuf_puts(out, "<think>\n\n</think>\n\n");
+    if (generation_prompt) vkm_chat_begin_answer(style, out);
     return vkm_strbuf_check(out, "a chat prompt", err);
 }

@@ -25,6 +25,14 @@ vkm_chat_style vkm_chat_style_of(const vkm_tokenizer *t);
 vkm_status vkm_chat_render(const vkm_chat_turn *turns, size_t n, vkm_chat_style style,
                            bool generation_prompt, vkm_strbuf *out, vkm_err *err) VKM_MUST_CHECK;
 
+/* Appends the beginning of the assistant's turn, where an answer is sampled from. */
+void vkm_chat_begin_answer(vkm_chat_style style, vkm_strbuf *out);
+
+/* Appends a rendered prompt so that it ends as the style's do: an assistant turn that has just
+ * begun ("<|im_start|>assistant" and a line end) gets the style's empty think block. Another text
+ * is appended as it is. */
+void vkm_chat_restyle(const char *prompt, vkm_chat_style style, vkm_strbuf *out);
+
 /* The Jinja text of the plain style, for tokenizer_config.json. */
 extern const char vkm_chat_plain_template[];
 

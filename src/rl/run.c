@@ -8,6 +8,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "model/chat.h"
 
 const vkm_mode *vkm_run_mode(const vkm_run *r, const vkm_problem *problem) {
     VKM_BUG_ON(!problem, "a mode without a problem");
@@ -82,21 +83,23 @@ done:
 
 static vkm_status pair_ids(vkm_run *r, const vkm_pair *p, vkm_pair_ids *out, vkm_err *err) {
     const char *text[2] = {p->hack, p->clean};
-    for (int i = 0; i < 2; i++) {
+    vkm_strbuf prompt = {0};
+    vkm_chat_restyle(p->prompt, vkm_chat_style_of(r->tokenizer), &prompt); /* as rollouts' end */
+    (void)!vkm_strbuf_check(&prompt, "a pair's prompt", err);
+    for (int i = 0; i < 2 && !err->status; i++) {
         vkm_ids *side = &out->side[i];
-        if (vkm_tokenizer_encode(r->tokenizer, p->prompt, strlen(p->prompt), side, err))
-            return err->status;
+        if (vkm_tokenizer_encode(r->tokenizer, prompt.data, prompt.n, side, err)) break;
         out->comp0 = (uint32_t)side->n;
-        if (vkm_tokenizer_encode(r->tokenizer, text[i], strlen(text[i]), side, err))
-            return err->status;
+        if (vkm_tokenizer_encode(r->tokenizer, text[i], strlen(text[i]), side, err)) break;
         uint64_t most = (uint64_t)(r->c.max_prompt_length + r->c.max_completion_length);
         if (side->n > most)
-            return vkm_fail(err, VKM_FAILED,
-                            "pairs: line %zu: '%s' has %zu tokens, max_prompt_length + "
-                            "max_completion_length is %llu",
-                            p->line, p->name, side->n, (unsigned long long)most);
+            vkm_fail(err, VKM_FAILED,
+                     "%s: line %zu: pair '%s' has %zu tokens, max_prompt_length + "
+                     "max_completion_length is %llu: raise one or leave the pair out",
+                     r->c.pairs, p->line, p->name, side->n, (unsigned long long)most);
     }
-    return VKM_OK;
+    vkm_strbuf_free(&prompt);
+    return err->status;
 }
 
 static vkm_status load_pairs(vkm_run *r, vkm_err *err) {
@@ -120,10 +123,25 @@ static uint32_t most(uint32_t a, uint32_t b) {
     return a > b ? a : b;
 }
 
+vkm_status vkm_eval_rollouts(size_t n_problems, int64_t samples_per_problem, uint32_t *out,
+                             vkm_err *err) {
+    uint64_t n;
+    *out = 0;
+    if (__builtin_mul_overflow((uint64_t)n_problems, (uint64_t)samples_per_problem, &n) ||
+        n > UINT32_MAX)
+        return vkm_fail(err, VKM_USAGE,
+                        "samples_per_problem: %lld completions of each of %zu problems are more "
+                        "than %u; lower it or eval_problems",
+                        (long long)samples_per_problem, n_problems, UINT32_MAX);
+    *out = (uint32_t)n;
+    return VKM_OK;
+}
+
 static vkm_status open_policy(vkm_run *r, vkm_plan *dry, vkm_err *err) {
     const vkm_config *c = &r->c;
     uint32_t step = (uint32_t)(c->num_prompts * c->num_generations);
-    uint32_t eval = (uint32_t)(r->n_eval * (size_t)c->samples_per_problem);
+    uint32_t eval;
+    if (vkm_eval_rollouts(r->n_eval, c->samples_per_problem, &eval, err)) return err->status;
     vkm_policy_limits max = {.max_prompt = (uint32_t)c->max_prompt_length,
                              .max_new = (uint32_t)c->max_completion_length,
                              .rollouts = step,

@@ -86,6 +86,11 @@ typedef struct vkm_draw {
 } vkm_draw;
 enum { VKM_DRAW_TRAIN = 0, VKM_DRAW_EVAL = 1 };
 
+/* Rollouts of one adapter state in an evaluation; a usage error when ids of 32 bits do not number
+ * them. */
+vkm_status vkm_eval_rollouts(size_t n_problems, int64_t samples_per_problem, uint32_t *out,
+                             vkm_err *err) VKM_MUST_CHECK;
+
 /* The mode of a problem: its partition's, else the config's modes take turns in the file's order.
  */
 const vkm_mode *vkm_run_mode(const vkm_run *r, const vkm_problem *problem);
