@@ -1,5 +1,6 @@
 /* Config: rows, files, presets, errors, and what a resumed run may change. */
-#include "rl/config.h"
+#include "ops/lmhead.h"
+#include "rl/run.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -84,6 +85,10 @@ static void nan_is_valid_only_where_it_means_something(void **state) {
     assert_int_equal(vkm_config_set(&a, "calib_logit", "nan", &err), VKM_OK);
     assert_true(isnan(a.calib_logit));
     assert_int_equal(vkm_config_set(&a, "calib_logit", "101", &err), VKM_USAGE);
+    err = (vkm_err){0};
+    assert_int_equal(vkm_config_set(&a, "epsilon_high", "-0.1", &err), VKM_USAGE);
+    assert_string_equal(err.msg,
+                        "epsilon_high: -0.1 is out of range, it must be nan or from 0 to 10");
 }
 
 /* Loads a config from text; the message is in err. */
@@ -165,6 +170,72 @@ static void contradictions_are_named(void **state) {
     assert_non_null(strstr(err.msg, "leaves no student"));
 }
 
+/* What the rows allow is what the code behind them takes, and no more. */
+static void the_table_is_the_truth(void **state) {
+    (void)state;
+    static const struct {
+        const char *key;
+        size_t field;
+    } drawn[] = {{"temperature", offsetof(vkm_sampling, temperature)},
+                 {"eval_temperature", offsetof(vkm_sampling, temperature)},
+                 {"top_p", offsetof(vkm_sampling, top_p)},
+                 {"min_p", offsetof(vkm_sampling, min_p)}};
+    for (size_t i = 0; i < vkm_n_keys; i++) {
+        const vkm_key *k = &vkm_keys[i];
+        for (size_t j = 0; j < VKM_COUNTOF(drawn); j++) {
+            if (strcmp(k->name, drawn[j].key) != 0) continue;
+            for (int end = 0; end < 2; end++) {
+                vkm_sampling s = {.temperature = 1, .top_p = 1};
+                uint32_t words[VKM_SAMPLE_WORDS];
+                vkm_err err = {0};
+                memcpy((char *)&s + drawn[j].field, end ? &k->max : &k->min, sizeof(double));
+                if (vkm_sampling_words(&s, 0, 0, 0, words, &err)) fail_msg("%s", err.msg);
+            }
+        }
+        struct {
+            const char *key;
+            double bound;
+            int workers, memory_mib;
+        } graded[] = {{"grade_memory_mib", k->min, 1, (int)k->min - 1},
+                      {"grade_memory_mib", k->max, 1, (int)k->max + 1},
+                      {"grade_workers", k->max, (int)k->max + 1, 1024}};
+        for (size_t j = 0; j < VKM_COUNTOF(graded); j++) {
+            if (strcmp(k->name, graded[j].key) != 0) continue;
+            vkm_grade_config g = vkm_grade_config_default();
+            vkm_grader *grader = NULL;
+            vkm_err err = {0};
+            g.workers = graded[j].workers;
+            g.sandbox.memory_mib = graded[j].memory_mib;
+            assert_int_equal(vkm_grader_open(&g, &grader, &err), VKM_USAGE);
+            char bound[32];
+            snprintf(bound, sizeof bound, " %.0f", graded[j].bound); /* the refusal names it */
+            if (!strstr(err.msg, bound)) fail_msg("%s: %s", k->name, err.msg);
+        }
+    }
+}
+
+static void products_of_keys_fit_their_counters(void **state) {
+    (void)state;
+    vkm_err err = {0};
+    uint32_t n = 0;
+    assert_int_equal(vkm_eval_rollouts(429496, 10000, &n, &err), VKM_OK);
+    assert_int_equal(n, 4294960000u);
+    assert_int_equal(vkm_eval_rollouts(429497, 10000, &n, &err), VKM_USAGE);
+    assert_non_null(strstr(err.msg, "lower it or eval_problems"));
+    err = (vkm_err){0};
+    assert_int_equal(vkm_eval_rollouts(SIZE_MAX, 2, &n, &err), VKM_USAGE);
+    vkm_config_default(&a);
+    strcpy(a.model, "m");
+    strcpy(a.data, "d");
+    a.num_prompts = a.num_generations = 256;
+    err = (vkm_err){0};
+    assert_int_equal(vkm_config_check(&a, &err), VKM_USAGE);
+    assert_non_null(strstr(err.msg, "are 65536 rollouts a step, at most 65535"));
+    a.num_prompts = 255;
+    err = (vkm_err){0};
+    assert_int_equal(vkm_config_check(&a, &err), VKM_OK);
+}
+
 static void a_resumed_run_may_change_only_what_no_bit_depends_on(void **state) {
     (void)state;
     vkm_err err = {0};
@@ -188,6 +259,8 @@ int main(void) {
         cmocka_unit_test(files_are_strict),
         cmocka_unit_test(presets_load_and_json_reads_back),
         cmocka_unit_test(contradictions_are_named),
+        cmocka_unit_test(the_table_is_the_truth),
+        cmocka_unit_test(products_of_keys_fit_their_counters),
         cmocka_unit_test(a_resumed_run_may_change_only_what_no_bit_depends_on),
     };
     return cmocka_run_group_tests(tests, in_repository, NULL);

@@ -37,9 +37,10 @@ vkm_status vkm_text_float(const char *name, const char *text, double min, double
     if (end == text || *end)
         return vkm_fail(err, VKM_USAGE, "%s: '%s' is not a number", name, text);
     int nan_is_valid = isnan(min);
-    if (!(nan_is_valid && (isnan(x) || x <= max)) && !(x >= min && x <= max))
-        return vkm_fail(err, VKM_USAGE, "%s: %s is out of range, it must be from %g to %g", name,
-                        text, min, max);
+    double least = nan_is_valid ? 0 : min;
+    if (!(x >= least && x <= max) && !(nan_is_valid && isnan(x)))
+        return vkm_fail(err, VKM_USAGE, "%s: %s is out of range, it must be %sfrom %g to %g", name,
+                        text, nan_is_valid ? "nan or " : "", least, max);
     *out = x;
     return VKM_OK;
 }

@@ -5,7 +5,7 @@
 #include "base/status.h"
 
 /* The whole text as a decimal integer or a float in [min, max]; `name` is what the error calls it.
- * A float row whose minimum is NaN also takes "nan". */
+ * A float row whose minimum is NaN takes "nan", and numbers from 0. */
 vkm_status vkm_text_int(const char *name, const char *text, int64_t min, int64_t max, int64_t *out,
                         vkm_err *err) VKM_MUST_CHECK;
 vkm_status vkm_text_float(const char *name, const char *text, double min, double max, double *out,

@@ -11,7 +11,7 @@ static void print_range(const vkm_key *k) {
     else if (k->type == VKM_KEY_INT)
         printf("  (%.0f to %.0f)", k->min, k->max);
     else if (k->type == VKM_KEY_FLOAT && isnan(k->min))
-        printf("  (nan, or to %g)", k->max);
+        printf("  (nan, or 0 to %g)", k->max);
     else if (k->type == VKM_KEY_FLOAT)
         printf("  (%g to %g)", k->min, k->max);
 }

@@ -155,6 +155,13 @@ vkm_status vkm_config_check(const vkm_config *c, vkm_err *err) {
         if (!needed[i].value[0])
             return vkm_fail(err, VKM_USAGE, "%s is missing: set it in the config or by --%s",
                             needed[i].key, needed[i].key);
+    enum { MOST_ROLLOUTS = 65535 }; /* rows of one decode: a grid dimension */
+    if (c->num_prompts * c->num_generations > MOST_ROLLOUTS)
+        return vkm_fail(err, VKM_USAGE,
+                        "num_prompts: %lld x num_generations %lld are %lld rollouts a step, at "
+                        "most %d; lower one of them",
+                        (long long)c->num_prompts, (long long)c->num_generations,
+                        (long long)(c->num_prompts * c->num_generations), MOST_ROLLOUTS);
     if (c->teachers_per_group >= c->num_generations)
         return vkm_fail(
             err, VKM_USAGE,

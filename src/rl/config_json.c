@@ -23,7 +23,7 @@ static vkm_status read_key(vkm_config *c, const vkm_key *k, vkm_jv v, vkm_err *e
             *(double *)field = NAN;
             return VKM_OK;
         }
-        return vkm_json_double(v, isnan(k->min) ? -INFINITY : k->min, k->max, field, err);
+        return vkm_json_double(v, isnan(k->min) ? 0 : k->min, k->max, field, err);
     case VKM_KEY_FLAG:
         if (vkm_json_bool(v, &flag, err)) return err->status;
         *(int *)field = flag;

@@ -38,8 +38,9 @@ static void count(vkm_eval_counts *c, const vkm_rollout *x, uint32_t n) {
 /* All held-out problems, samples_per_problem completions each, in one adapter state. */
 static vkm_status evaluate_state(vkm_run *r, const float *state, const vkm_ids *prompts,
                                  vkm_eval_counts *out, vkm_err *err) {
-    uint32_t per = (uint32_t)r->c.samples_per_problem, n = (uint32_t)r->n_eval * per;
+    uint32_t per = (uint32_t)r->c.samples_per_problem, n;
     const vkm_draw how = {.temperature = r->c.eval_temperature, .draw = VKM_DRAW_EVAL};
+    if (vkm_eval_rollouts(r->n_eval, r->c.samples_per_problem, &n, err)) return err->status;
     vkm_rollout *x = vkm_calloc(n, sizeof *x, "evaluation", err);
     if (!x) return err->status;
     for (uint32_t i = 0; i < n; i++) {
