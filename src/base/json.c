@@ -325,14 +325,19 @@ static vkm_status parse_owned(char *text, size_t n, const char *name, size_t lin
     return VKM_OK;
 }
 
-vkm_status vkm_json_parse(const char *text, size_t n, const char *name,
-                          const vkm_json_limits *limits, vkm_json **doc, vkm_err *err) {
+vkm_status vkm_json_parse_line(const char *text, size_t n, const char *name, size_t line,
+                               const vkm_json_limits *limits, vkm_json **doc, vkm_err *err) {
     vkm_json_limits l = resolve(limits);
     *doc = NULL;
     char *copy = vkm_calloc(n + 1, 1, name, err);
     if (!copy) return err->status;
     if (n) memcpy(copy, text, n);
-    return parse_owned(copy, n, name, 0, &l, doc, err);
+    return parse_owned(copy, n, name, line - 1, &l, doc, err);
+}
+
+vkm_status vkm_json_parse(const char *text, size_t n, const char *name,
+                          const vkm_json_limits *limits, vkm_json **doc, vkm_err *err) {
+    return vkm_json_parse_line(text, n, name, 1, limits, doc, err);
 }
 
 vkm_status vkm_json_load(const char *path, const vkm_json_limits *limits, vkm_json **doc,

@@ -40,6 +40,10 @@ typedef enum {
 vkm_status vkm_json_parse(const char *text, size_t n, const char *name,
                           const vkm_json_limits *limits, vkm_json **doc,
                           vkm_err *err) VKM_MUST_CHECK;
+/* The same for line number `line` (from 1) of a longer text: errors name that line. */
+vkm_status vkm_json_parse_line(const char *text, size_t n, const char *name, size_t line,
+                               const vkm_json_limits *limits, vkm_json **doc,
+                               vkm_err *err) VKM_MUST_CHECK;
 /* Parses a file; gzip is unpacked. */
 vkm_status vkm_json_load(const char *path, const vkm_json_limits *limits, vkm_json **doc,
                          vkm_err *err) VKM_MUST_CHECK;

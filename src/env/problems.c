@@ -194,8 +194,7 @@ static void *grown(void *items, size_t n, size_t size, vkm_err *err) {
     return more;
 }
 
-/* Adds one line to the set. */
-static vkm_status add_line(vkm_problems *set, vkm_jv line, size_t number, vkm_err *err) {
+vkm_status vkm_problems_add(vkm_problems *set, vkm_jv line, size_t number, vkm_err *err) {
     vkm_problem p = {.line = number};
     vkm_refusal refused = {0};
     vkm_status st = read_problem(line, &p, &refused, err);
@@ -231,16 +230,26 @@ fail:
     return st;
 }
 
+vkm_status vkm_problems_new(const char *path, vkm_problems **out, vkm_err *err) {
+    vkm_problems *set = vkm_calloc(1, sizeof *set, "problems", err);
+    *out = NULL;
+    if (!set || text_copy(path, strlen(path), &set->path, err)) {
+        vkm_problems_free(set);
+        return err->status;
+    }
+    *out = set;
+    return VKM_OK;
+}
+
 vkm_status vkm_problems_load(const char *path, vkm_problems **out, vkm_err *err) {
     vkm_jsonl *file = NULL;
     vkm_json *doc = NULL;
-    vkm_problems *set = vkm_calloc(1, sizeof *set, "problems", err);
+    vkm_problems *set;
     *out = NULL;
-    if (!set) return err->status;
-    vkm_status st = text_copy(path, strlen(path), &set->path, err);
+    vkm_status st = vkm_problems_new(path, &set, err);
     if (!st) st = vkm_jsonl_open(path, NULL, &file, err);
     while (!st && !(st = vkm_jsonl_next(file, &doc, err)) && doc) {
-        st = add_line(set, vkm_json_root(doc), vkm_jsonl_line(file), err);
+        st = vkm_problems_add(set, vkm_json_root(doc), vkm_jsonl_line(file), err);
         vkm_json_free(doc);
         doc = NULL;
     }

@@ -42,6 +42,12 @@ typedef struct vkm_problems {
 vkm_status vkm_problems_load(const char *path, vkm_problems **out, vkm_err *err) VKM_MUST_CHECK;
 void vkm_problems_free(vkm_problems *p);
 
+/* The same for problems that come one by one: an empty set (path names it), and one more problem
+ * from a JSON object in the schema, as line `number`. */
+vkm_status vkm_problems_new(const char *path, vkm_problems **out, vkm_err *err) VKM_MUST_CHECK;
+vkm_status vkm_problems_add(vkm_problems *set, vkm_jv object, size_t number,
+                            vkm_err *err) VKM_MUST_CHECK;
+
 /* NULL when the set has no such id. */
 const vkm_problem *vkm_problems_find(const vkm_problems *p, int64_t id);
 

@@ -171,6 +171,12 @@ vkm_status vkm_config_check(const vkm_config *c, vkm_err *err) {
         return vkm_fail(err, VKM_USAGE,
                         "teacher_pool is missing: teacher_steps is %lld, teachers_per_group %lld",
                         (long long)c->teacher_steps, (long long)c->teachers_per_group);
+    if ((c->reward_from == VKM_reward_from_grader) != !c->reward_command[0])
+        return vkm_fail(err, VKM_USAGE,
+                        c->reward_command[0]
+                            ? "reward_command is set, reward_from is grader: set reward_from to "
+                              "command or both, or leave the command out"
+                            : "reward_command is missing: reward_from asks for a program");
     if (c->eval_every && !c->eval_data[0] && !c->eval_problems)
         return vkm_fail(err, VKM_USAGE,
                         "eval_data and eval_problems are missing: eval_every is %lld",

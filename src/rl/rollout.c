@@ -12,25 +12,28 @@
 /* ---- prompts ----------------------------------------------------------------------------------
  */
 
-vkm_status vkm_run_prompt(const vkm_run *r, const vkm_problem *problem, const vkm_mode *mode,
+vkm_status vkm_prompt_ids(const vkm_tokenizer *t, const vkm_problem *problem, const vkm_mode *mode,
                           vkm_ids *out, vkm_err *err) {
     vkm_strbuf user = {0}, text = {0};
     VKM_BUG_ON(!problem, "a prompt without a problem");
     vkm_problem_user(problem, mode, &user);
     vkm_strbuf_add(&user, "", 1);
     const vkm_chat_turn turns[] = {{"system", problem->system}, {"user", user.data}};
-    if (vkm_chat_render(turns, VKM_COUNTOF(turns), vkm_chat_style_of(r->tokenizer), true, &text,
-                        err) ||
-        vkm_tokenizer_encode(r->tokenizer, text.data, text.n, out, err))
-        goto done;
+    if (!vkm_chat_render(turns, VKM_COUNTOF(turns), vkm_chat_style_of(t), true, &text, err))
+        (void)!vkm_tokenizer_encode(t, text.data, text.n, out, err);
+    vkm_strbuf_free(&text);
+    vkm_strbuf_free(&user);
+    return err->status;
+}
+
+vkm_status vkm_run_prompt(const vkm_run *r, const vkm_problem *problem, const vkm_mode *mode,
+                          vkm_ids *out, vkm_err *err) {
+    if (vkm_prompt_ids(r->tokenizer, problem, mode, out, err)) return err->status;
     if (out->n > (uint64_t)r->c.max_prompt_length)
         vkm_fail(err, VKM_FAILED,
                  "line %zu: problem %lld makes a prompt of %zu tokens, max_prompt_length is %lld: "
                  "raise it or leave the problem out",
                  problem->line, (long long)problem->id, out->n, (long long)r->c.max_prompt_length);
-done:
-    vkm_strbuf_free(&text);
-    vkm_strbuf_free(&user);
     return err->status;
 }
 
@@ -50,20 +53,18 @@ void vkm_rollouts_clear(vkm_rollout *x, uint32_t n) {
 typedef struct sampling {
     vkm_run *r;
     vkm_rollout *x;
-    uint32_t *who;     /* generation row -> rollout */
-    uint32_t *tickets; /* grading ticket -> rollout, from first_ticket */
-    uint64_t first_ticket, n_tickets;
+    uint32_t *who;   /* generation row -> rollout */
+    uint32_t *order; /* rollouts as they were submitted: grades come in that order */
+    uint32_t n_submitted;
     uint32_t n_done;
     vkm_progress bar;
 } sampling;
 
 static vkm_status submit(sampling *s, uint32_t i, vkm_err *err) {
     vkm_rollout *q = &s->x[i];
-    uint64_t ticket;
-    if (vkm_grader_submit(s->r->grader, q->problem, q->mode, q->text, q->n_text, &ticket, err))
+    if (vkm_reward_submit(s->r->reward, q->problem, q->mode, q->text, q->n_text, err))
         return err->status;
-    if (s->n_tickets == 0) s->first_ticket = ticket;
-    s->tickets[s->n_tickets++] = i;
+    s->order[s->n_submitted++] = i;
     return VKM_OK;
 }
 
@@ -96,15 +97,9 @@ static vkm_status finished(void *user, uint32_t row, const uint32_t *tokens, con
 }
 
 static vkm_status collect_grades(sampling *s, vkm_err *err) {
-    uint64_t ticket;
-    vkm_grade g;
-    for (uint64_t i = 0; i < s->n_tickets; i++) {
-        if (!vkm_grader_next(s->r->grader, true, &ticket, &g))
-            return vkm_fail(err, VKM_FAILED, "grading ended with %llu results missing",
-                            (unsigned long long)(s->n_tickets - i));
-        s->x[s->tickets[ticket - s->first_ticket]].grade = g;
-    }
-    return VKM_OK;
+    for (uint32_t i = 0; i < s->n_submitted; i++)
+        if (vkm_reward_next(s->r->reward, &s->x[s->order[i]].grade, err)) break;
+    return err->status;
 }
 
 vkm_status vkm_run_sample(vkm_run *r, vkm_rollout *x, uint32_t n, const vkm_draw *how,
@@ -113,8 +108,8 @@ vkm_status vkm_run_sample(vkm_run *r, vkm_rollout *x, uint32_t n, const vkm_draw
     vkm_gen_row *rows = vkm_calloc(n, sizeof *rows, "rollouts", err);
     uint32_t m = 0;
     s.who = vkm_calloc(n, sizeof *s.who, "rollouts", err);
-    s.tickets = vkm_calloc(n, sizeof *s.tickets, "rollouts", err);
-    if (!rows || !s.who || !s.tickets) goto done;
+    s.order = vkm_calloc(n, sizeof *s.order, "rollouts", err);
+    if (!rows || !s.who || !s.order) goto done;
     for (uint32_t i = 0; i < n; i++) {
         if (x[i].teacher && x[i].ungraded && submit(&s, i, err)) goto done;
         if (x[i].teacher) continue; /* the others were graded when the pool was made */
@@ -137,7 +132,7 @@ vkm_status vkm_run_sample(vkm_run *r, vkm_rollout *x, uint32_t n, const vkm_draw
         (void)!collect_grades(&s, err);
     vkm_progress_end(&s.bar);
 done:
-    free(s.tickets);
+    free(s.order);
     free(s.who);
     free(rows);
     return err->status;
@@ -248,6 +243,7 @@ static vkm_status add_teachers(vkm_run *r, uint32_t step, const pick *p, vkm_rol
             if (teacher_rollout(r, q, rows[i]->text, rows[i]->n, &fits, err) || !fits) continue;
             q->grade = rows[i]->grade;
             vkm_grade_judge(&q->grade, q->mode);
+            q->ungraded = vkm_reward_own(r->reward);
             ++*n;
         }
     }

@@ -8,7 +8,6 @@
 
 #include "base/hash.h"
 #include "base/log.h"
-#include "model/chat.h"
 
 const vkm_mode *vkm_run_mode(const vkm_run *r, const vkm_problem *problem) {
     VKM_BUG_ON(!problem, "a mode without a problem");
@@ -81,27 +80,6 @@ done:
 /* ---- pairs -------------------------------------------------------------------------------------
  */
 
-static vkm_status pair_ids(vkm_run *r, const vkm_pair *p, vkm_pair_ids *out, vkm_err *err) {
-    const char *text[2] = {p->hack, p->clean};
-    vkm_strbuf prompt = {0};
-    vkm_chat_restyle(p->prompt, vkm_chat_style_of(r->tokenizer), &prompt); /* as rollouts' end */
-    (void)!vkm_strbuf_check(&prompt, "a pair's prompt", err);
-    for (int i = 0; i < 2 && !err->status; i++) {
-        vkm_ids *side = &out->side[i];
-        if (vkm_tokenizer_encode(r->tokenizer, prompt.data, prompt.n, side, err)) break;
-        out->comp0 = (uint32_t)side->n;
-        if (vkm_tokenizer_encode(r->tokenizer, text[i], strlen(text[i]), side, err)) break;
-        uint64_t most = (uint64_t)(r->c.max_prompt_length + r->c.max_completion_length);
-        if (side->n > most)
-            vkm_fail(err, VKM_FAILED,
-                     "%s: line %zu: pair '%s' has %zu tokens, max_prompt_length + "
-                     "max_completion_length is %llu: raise one or leave the pair out",
-                     r->c.pairs, p->line, p->name, side->n, (unsigned long long)most);
-    }
-    vkm_strbuf_free(&prompt);
-    return err->status;
-}
-
 static vkm_status load_pairs(vkm_run *r, vkm_err *err) {
     vkm_pairs *pairs;
     if (!r->c.pairs[0])
@@ -111,8 +89,11 @@ static vkm_status load_pairs(vkm_run *r, vkm_err *err) {
                         r->arm->name);
     if (vkm_pairs_load(r->c.pairs, &pairs, err)) return err->status;
     r->pairs = vkm_calloc(pairs->n, sizeof *r->pairs, "the pairs", err);
+    uint64_t most = (uint64_t)(r->c.max_prompt_length + r->c.max_completion_length);
     for (; r->pairs && r->n_pairs < pairs->n && !err->status; r->n_pairs++)
-        (void)!pair_ids(r, &pairs->items[r->n_pairs], &r->pairs[r->n_pairs], err);
+        if (vkm_pair_encode(r->tokenizer, &pairs->items[r->n_pairs], most, &r->pairs[r->n_pairs],
+                            err))
+            vkm_fail_in(err, "%s", r->c.pairs);
     vkm_pairs_free(pairs);
     return err->status;
 }
@@ -184,16 +165,25 @@ static vkm_status open_optimizers(vkm_run *r, vkm_plan *dry, vkm_err *err) {
     return vkm_optimizer_new(r->dev, route, 2, dry, &r->router_opt, err);
 }
 
-static vkm_status open_grader(vkm_run *r, vkm_err *err) {
-    vkm_grade_config g = vkm_grade_config_default();
-    g.sandbox.kind =
+static vkm_status open_reward(vkm_run *r, vkm_err *err) {
+    static const vkm_reward_from from[] = {
+        [VKM_reward_from_grader] = VKM_REWARD_FROM_GRADER,
+        [VKM_reward_from_command] = VKM_REWARD_FROM_COMMAND,
+        [VKM_reward_from_both] = VKM_REWARD_FROM_BOTH,
+    };
+    vkm_reward_config c = {
+        .from = from[r->c.reward_from],
+        .grade = vkm_grade_config_default(),
+        .command = {.line = r->c.reward_command, .timeout_s = r->c.reward_timeout_s}};
+    vkm_grade_config *g = &c.grade;
+    g->sandbox.kind =
         r->c.sandbox == VKM_sandbox_unsafe_none ? VKM_SANDBOX_UNSAFE_NONE : VKM_SANDBOX_BWRAP;
-    g.sandbox.cpu_time_s = (int)ceil(r->c.grade_cpu_time_s);
-    g.sandbox.wall_time_s = (int)ceil(r->c.grade_wall_time_s);
-    g.sandbox.memory_mib = (int)r->c.grade_memory_mib;
-    g.workers = (int)r->c.grade_workers;
-    if (vkm_grader_open(&g, &r->grader, err)) return err->status;
-    if (vkm_grader_unsafe(r->grader))
+    g->sandbox.cpu_time_s = (int)ceil(r->c.grade_cpu_time_s);
+    g->sandbox.wall_time_s = (int)ceil(r->c.grade_wall_time_s);
+    g->sandbox.memory_mib = (int)r->c.grade_memory_mib;
+    g->workers = (int)r->c.grade_workers;
+    if (vkm_reward_open(&c, &r->reward, err)) return err->status;
+    if (vkm_reward_unsafe(r->reward))
         vkm_warn("sandbox unsafe-none: model-written Python runs on this machine without "
                  "namespaces; the run's config says so");
     return VKM_OK;
@@ -246,7 +236,7 @@ vkm_status vkm_run_open(const vkm_config *c, vkm_dev *dev, vkm_plan *dry, vkm_ru
     if (!(r->arm = vkm_arm_find(c->arm, err)) || open_files(r, err) || open_policy(r, dry, err) ||
         open_optimizers(r, dry, err))
         goto fail;
-    if (!dry && open_grader(r, err)) goto fail;
+    if (!dry && open_reward(r, err)) goto fail;
     if (!dry && r->router && vkm_run_read_pairs(r, 1, err)) goto fail;
     *out = r;
     return VKM_OK;
@@ -257,13 +247,12 @@ fail:
 
 void vkm_run_close(vkm_run *r) {
     if (!r) return;
-    vkm_grader_close(r->grader);
+    vkm_reward_close(r->reward);
     vkm_optimizer_free(r->router_opt);
     vkm_optimizer_free(r->opt);
     vkm_router_free(r->router);
     vkm_policy_free(r->policy);
-    for (uint32_t i = 0; i < r->n_pairs; i++)
-        for (int j = 0; j < 2; j++) free(r->pairs[i].side[j].id);
+    for (uint32_t i = 0; i < r->n_pairs; i++) vkm_pair_ids_clear(&r->pairs[i]);
     free(r->pairs);
     if (r->teachers) vkm_teacher_free(r->teachers);
     if (r->partition) vkm_partition_free(r->partition);

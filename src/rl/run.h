@@ -6,20 +6,15 @@
 #define VKM_RUN_H
 
 #include "base/hash.h"
-#include "env/grade.h"
-#include "env/pairs.h"
+#include "env/reward.h"
 #include "env/select.h"
 #include "env/teacher.h"
 #include "model/tokenizer.h"
 #include "rl/arms.h"
 #include "rl/optimizer.h"
+#include "rl/pair_ids.h"
 #include "rl/policy.h"
 #include "rl/router.h"
-
-typedef struct vkm_pair_ids {
-    vkm_ids side[2]; /* prompt and completion: hack, clean */
-    uint32_t comp0;  /* where both completions begin */
-} vkm_pair_ids;
 
 typedef struct vkm_run {
     vkm_config c;
@@ -36,7 +31,7 @@ typedef struct vkm_run {
     int canonical_teachers;     /* the canonical solutions serve as teachers */
     vkm_pair_ids *pairs;
     uint32_t n_pairs;
-    vkm_grader *grader;
+    vkm_reward *reward;
     vkm_policy *policy;
     vkm_router *router; /* NULL for arms that do not route */
     vkm_optimizer *opt, *router_opt;
@@ -64,7 +59,7 @@ typedef struct vkm_rollout {
     uint32_t group, id;           /* id numbers its random draws */
     float state[VKM_MAX_EXPERTS]; /* adapter state that sampled it */
     int teacher;
-    int ungraded;          /* a teacher whose grade is not cached */
+    int ungraded;          /* a teacher whose grade is not cached, or not by who pays now */
     const vkm_ids *prompt; /* shared by its group */
     vkm_ids ids;           /* prompt and completion */
     float *logp;           /* of the sampler, per completion token; teachers: of the full state */
@@ -97,7 +92,10 @@ const vkm_mode *vkm_run_mode(const vkm_run *r, const vkm_problem *problem);
 /* The same at evaluation: with eval_markers novel, the row whose marker training never shows. */
 const vkm_mode *vkm_run_eval_mode(const vkm_run *r, const vkm_problem *problem);
 
-/* The token ids of the prompt that shows `problem` in `mode`; too long a prompt is an error. */
+/* The token ids of the prompt that shows `problem` in `mode`. */
+vkm_status vkm_prompt_ids(const vkm_tokenizer *t, const vkm_problem *problem, const vkm_mode *mode,
+                          vkm_ids *out, vkm_err *err) VKM_MUST_CHECK;
+/* The same for a run; too long a prompt is an error. */
 vkm_status vkm_run_prompt(const vkm_run *r, const vkm_problem *problem, const vkm_mode *mode,
                           vkm_ids *out, vkm_err *err) VKM_MUST_CHECK;
 /* Generates the rollouts that are no teachers, grades all of them while others are still sampled.

@@ -13,35 +13,6 @@ static uint32_t width(const vkm_run *r) {
 
 /* ---- pairs ----------------------------------------------------------------------------------- */
 
-static vkm_status pair_activations(vkm_run *r, float *out, float *reference_logp, vkm_err *err) {
-    uint32_t n = 2 * r->n_pairs, n_tokens = 0;
-    vkm_example *x = vkm_calloc(n, sizeof *x, "the pairs", err);
-    float *logp = NULL;
-    if (!x) return err->status;
-    for (uint32_t i = 0; i < n; i++) {
-        const vkm_pair_ids *p = &r->pairs[i % r->n_pairs];
-        const vkm_ids *side = &p->side[i / r->n_pairs];
-        x[i] = (vkm_example){.seq = {side->id, (uint32_t)side->n, p->comp0},
-                             .pooled = out + (uint64_t)i * width(r)};
-        memcpy(x[i].f, vkm_state_ablated, sizeof x[i].f);
-        n_tokens += (uint32_t)side->n - p->comp0;
-    }
-    logp = vkm_calloc(n_tokens, sizeof *logp, "the pairs", err);
-    if (!logp) goto done;
-    for (uint32_t i = 0, at = 0; i < n; at += x[i].seq.len - x[i].seq.comp0, i++)
-        x[i].logp = logp + at;
-    if (vkm_policy_read(r->policy, x, n, err)) goto done;
-    double sum = 0, count = 0; /* the clean sides are the tripwire's fixed completions */
-    for (uint32_t i = r->n_pairs; i < n; i++)
-        for (uint32_t j = 0; j < x[i].seq.len - x[i].seq.comp0; j++)
-            sum += (double)x[i].logp[j], count++;
-    *reference_logp = (float)(sum / count);
-done:
-    free(logp);
-    free(x);
-    return err->status;
-}
-
 /* Far below its best, the policy has broken down: warn at 3 nats, stop after two readings at 5. */
 static vkm_status watch_reference(vkm_run *r, float logp, vkm_err *err) {
     r->state.reference_logp = logp;
@@ -63,7 +34,8 @@ vkm_status vkm_run_read_pairs(vkm_run *r, int calibrate, vkm_err *err) {
     const vkm_adapter *a = r->policy->adapter;
     float *act = vkm_calloc(2ull * r->n_pairs * width(r), sizeof *act, "the pairs", err);
     float *v = vkm_calloc(width(r), sizeof *v, "the pairs", err), reference = 0;
-    if (!act || !v || pair_activations(r, act, &reference, err) ||
+    if (!act || !v ||
+        vkm_pairs_activations(r->policy, r->pairs, r->n_pairs, act, &reference, err) ||
         watch_reference(r, reference, err))
         goto done;
     if (!calibrate) {
