@@ -323,7 +323,7 @@ const char *vkm_confine_mend(vkm_sandbox_kind kind) {
     return kind == VKM_SANDBOX_BWRAP
                ? "model-written code must not run without a sandbox: install bubblewrap and "
                  "/usr/bin/python3, allow unprivileged user namespaces (sysctl "
-                 "kernel.unprivileged_userns_clone=1, "
+                 "user.max_user_namespaces=10000, kernel.unprivileged_userns_clone=1, "
                  "kernel.apparmor_restrict_unprivileged_userns=0; "
                  "in a container, allow nested namespaces), or give --sandbox unsafe-none on a "
                  "machine that you can afford to lose"

@@ -270,7 +270,8 @@ def job_script(setup, code, *asserts):
             end()
         except BaseException:
             pass
-    scope.clear()
+    for name in reversed(list(scope)):  # files are flushed and finalizers run, with all that they use
+        scope.pop(name, None)
     gc.collect()
     os._exit(status)
 
