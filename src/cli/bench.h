@@ -37,4 +37,8 @@ extern const vkm_bench_group vkm_bench_kernels, vkm_bench_policy;
 vkm_status vkm_bench_time(vkm_bench *b, void (*record)(vkm_stream *s, const void *arg),
                           const void *arg, double *seconds, vkm_err *err) VKM_MUST_CHECK;
 
+/* The row "grade", which needs no device: grading boxes beside python3 and bwrap for each job, a
+ * second for each way and round; prints its own table. */
+vkm_status vkm_bench_grade(int rounds, int json, vkm_err *err) VKM_MUST_CHECK;
+
 #endif
