@@ -413,6 +413,53 @@ static void pairs_are_measured(void **state) {
     assert_non_null(strstr(out, "selects none"));
 }
 
+/* ---- docs/own-environment.md -------------------------------------------------------------------
+ */
+
+/* Writes the page's first block of a language to a file; returns its lines. */
+static size_t block(const char *page, const char *fence, const char *name) {
+    const char *at = strstr(page, fence);
+    assert_non_null(at);
+    at = strchr(at + 1, '\n') + 1;
+    const char *end = strstr(at, "\n```");
+    assert_non_null(end);
+    put_file(name, at, (size_t)(end + 1 - at));
+    size_t lines = 0;
+    for (; at <= end; at++) lines += *at == '\n';
+    return lines;
+}
+
+/* The example that the page shows, by the commands that it shows. */
+static void the_example_of_the_docs_runs(void **state) {
+    (void)state;
+    char *page, *text, command[VKM_PATH_MAX * 2];
+    size_t n;
+    vkm_err err = {0};
+    need_sandbox();
+    assert_int_equal(
+        vkm_file_read(VKM_SOURCE_DIR "/docs/own-environment.md", 1 << 20, &page, &n, &err), VKM_OK);
+    size_t lines = block(page, "\n```python\n", "sums.py");
+    if (lines > 30) fail_msg("the page promises 30 lines, these are %zu", lines);
+    block(page, "\n```sh\n", "example.sh");
+    snprintf(command, sizeof command,
+             "cd %s && PATH=" VKM_BINARY_DIR ":$PATH sh -e ./example.sh >example.log 2>&1", tmpdir);
+    if (system(command) != 0) { // NOLINT: the page is this project's
+        (void)!vkm_file_read(in_dir("example.log"), 1 << 20, &text, &n, &err);
+        fail_msg("%s", text);
+    }
+    assert_int_equal(vkm_file_read(in_dir("run/rollouts.jsonl"), 1 << 20, &text, &n, &err), VKM_OK);
+    size_t paid = 0, solved = 0;
+    for (const char *at = text; (at = strstr(at, "\"reward\": 3.0")); at++) paid++;
+    for (const char *at = text; (at = strstr(at, "\"gt_correct\": true")); at++) solved++;
+    assert_true(paid >= 4 && solved >= 4); /* the teachers of two steps of two groups */
+    free(text);
+    assert_int_equal(vkm_file_read(in_dir("run/config.json"), 1 << 20, &text, &n, &err), VKM_OK);
+    assert_non_null(strstr(text, "\"reward_command\": \"python3 sums.py\""));
+    assert_non_null(strstr(text, "\"reward_from\": \"command\""));
+    free(text);
+    free(page);
+}
+
 static int set_up(void **state) {
     const vkm_model_preset *tiny;
     vkm_err err = {0};
@@ -441,6 +488,7 @@ int main(void) {
         cmocka_unit_test(good_problems_are_good),
         cmocka_unit_test(bad_problems_are_all_named),
         cmocka_unit_test(pairs_are_measured),
+        cmocka_unit_test(the_example_of_the_docs_runs),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
