@@ -460,6 +460,54 @@ static void the_example_of_the_docs_runs(void **state) {
     free(page);
 }
 
+/* ---- reward_command in a run -------------------------------------------------------------------
+ */
+
+/* A program without a verdict for every second problem: their groups are dropped and counted, the
+ * others are learnt from; a program that never works ends the run. */
+static void a_run_drops_what_has_no_verdict(void **state) {
+    (void)state;
+    static const char program[] =
+        "import sys, json\n"
+        "for line in sys.stdin:\n"
+        "    q = json.loads(line)\n"
+        "    if q['problem_id'] % 2: print('no idea')\n"
+        "    else: print(json.dumps({'id': q['id'], 'reward': len(q['response']) % 7}))\n";
+    static const char train[] =
+        "train --model %s --data " PROBLEMS " --output_dir %s --modes run_tests --arm none --quiet "
+        "--reward_from command --reward_command '%s' --max_steps 2 --num_prompts 4 "
+        "--num_generations 2 --max_prompt_length 512 --max_completion_length 8 --backend cpu 2>&1";
+    char args[VKM_PATH_MAX * 3], line[VKM_PATH_MAX + 32], *text;
+    size_t n;
+    vkm_err err = {0};
+    snprintf(line, sizeof line, "exec /usr/bin/python3 -S %s",
+             put_file("half.py", program, sizeof program - 1));
+    snprintf(args, sizeof args, train, in_dir("model"), in_dir("half"), line);
+    if (vkmoe(args, "") != 0) fail_msg("%s", out);
+    assert_int_equal(vkm_file_read(in_dir("half/rollouts.jsonl"), 1 << 20, &text, &n, &err),
+                     VKM_OK);
+    size_t dropped = 0, paid = 0;
+    for (char *at = text, *row; (row = strsep(&at, "\n")) && *row;) {
+        char *id = strstr(row, "\"problem_id\": ");
+        assert_non_null(id);
+        int odd = atoi(id + 14) % 2, broken = strstr(row, "\"infra_error\": true") != NULL;
+        assert_int_equal(odd, broken);
+        if (broken) assert_non_null(strstr(row, "\"reward\": null"));
+        if (broken) assert_non_null(strstr(row, "\"live\": false"));
+        dropped += (size_t)broken;
+        paid += (size_t)!broken;
+    }
+    assert_true(dropped > 0 && paid > 0 && dropped + paid == 16);
+    free(text);
+    snprintf(args, sizeof args, train, in_dir("model"), in_dir("none"), "exit 9");
+    assert_int_equal(vkmoe(args, ""), 1);
+    assert_non_null(strstr(out, "reward_command 'exit 9' failed 12 times in a row"));
+    assert_int_equal(vkmoe("train --model x --data x --reward_from both 2>&1", ""), 2);
+    assert_line(0, "reward_command is missing");
+    assert_int_equal(vkmoe("train --model x --data x --reward_command true 2>&1", ""), 2);
+    assert_line(0, "reward_from is grader");
+}
+
 static int set_up(void **state) {
     const vkm_model_preset *tiny;
     vkm_err err = {0};
@@ -489,6 +537,7 @@ int main(void) {
         cmocka_unit_test(bad_problems_are_all_named),
         cmocka_unit_test(pairs_are_measured),
         cmocka_unit_test(the_example_of_the_docs_runs),
+        cmocka_unit_test(a_run_drops_what_has_no_verdict),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -314,6 +314,7 @@ vkm_status vkm_cmd_grade(int argc, char **argv, vkm_err *err) {
     if (sandbox)
         vkm_warn("sandbox unsafe-none: the responses run on this machine without namespaces; every "
                  "answer says so");
+    if (isatty(s.fd)) vkm_info("reading requests from the terminal, one JSON object a line");
     double start = vkm_now_s();
     if (run_session(&s, err)) goto done;
     vkm_info("%llu lines graded in %.1f s", (unsigned long long)(s.n_out - s.n_failed),

@@ -45,7 +45,7 @@ struct vkm_command {
     /* under the lock; a task's request and its place are the thread's until it is done */
     task *first, *last; /* not collected */
     task *oldest;       /* not answered */
-    uint64_t n_submitted, restarts;
+    uint64_t n_submitted;
     bool closing;
     vkm_err given_up;
     /* the thread's own */
@@ -213,7 +213,6 @@ static void failed(vkm_command *c, const char *reason) {
     c->n_asked = 0;
     c->one_by_one = true;
     pthread_mutex_lock(&c->lock);
-    c->restarts++;
     if (give_up)
         vkm_fail(&c->given_up, VKM_FAILED,
                  "reward_command '%.200s' failed %d times in a row without a good answer; the last "
@@ -446,11 +445,4 @@ vkm_status vkm_command_next(vkm_command *c, vkm_grade *out, vkm_err *err) {
     pthread_mutex_unlock(&c->lock);
     if (got) free(t);
     return got ? VKM_OK : err->status;
-}
-
-uint64_t vkm_command_restarts(vkm_command *c) {
-    pthread_mutex_lock(&c->lock);
-    uint64_t n = c->restarts;
-    pthread_mutex_unlock(&c->lock);
-    return n;
 }

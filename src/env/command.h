@@ -30,6 +30,4 @@ vkm_status vkm_command_submit(vkm_command *c, const vkm_problem *problem, const 
 enum { VKM_COMMAND_GIVE_UP = 12 };
 vkm_status vkm_command_next(vkm_command *c, vkm_grade *out, vkm_err *err) VKM_MUST_CHECK;
 
-uint64_t vkm_command_restarts(vkm_command *c);
-
 #endif
