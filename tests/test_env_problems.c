@@ -310,6 +310,22 @@ static void partitions_name_modes(void **state) {
     unlink(path);
 }
 
+/* The published partition: each of its modes is known. */
+static void shared_partition_loads(void **state) {
+    (void)state;
+    vkm_partition *p;
+    vkm_err err = {0};
+    if (!vkm_file_exists(SHARED_DATA "/partition.json")) {
+        print_message("NO " SHARED_DATA "/partition.json: skipped\n");
+        skip();
+    }
+    if (vkm_partition_load(SHARED_DATA "/partition.json", &p, &err)) fail_msg("%s", err.msg);
+    assert_int_equal(p->n, 24);
+    assert_string_equal(vkm_partition_mode(p, 4)->name, "file_marker");
+    assert_string_equal(vkm_partition_mode(p, 167)->name, "run_tests");
+    vkm_partition_free(p);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_lines_are_named),
@@ -325,6 +341,7 @@ int main(void) {
         cmocka_unit_test(unhackable_share_is_kept),
         cmocka_unit_test(splits_are_disjoint),
         cmocka_unit_test(partitions_name_modes),
+        cmocka_unit_test(shared_partition_loads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -222,6 +222,20 @@ def load(source, name, scope):
     exec(compile(source.decode("utf-8"), name, "exec", dont_inherit=True), scope)
 
 
+def quietly(work):
+    try:
+        work()
+    except BaseException:
+        pass
+
+
+def leave(status):
+    """Ends this process without clearing what it shares with the server, page by page."""
+    quietly(lambda: sys.stdout.flush())
+    quietly(lambda: sys.stderr.flush())
+    os._exit(status)
+
+
 def job_values(setup, code, *calls):
     """C when the code compiles (before any of it runs), then V with the value of each call, Z."""
     try:
@@ -238,8 +252,8 @@ def job_values(setup, code, *calls):
             emit(b"V", encoded(value))
         emit(b"Z")
     except BaseException:
-        os._exit(1)
-    os._exit(0)
+        leave(1)
+    leave(0)
 
 
 def exit_status(e):
@@ -250,9 +264,8 @@ def exit_status(e):
 
 
 def job_script(setup, code, *asserts):
-    """Everything as one script; only the exit status tells. The interpreter's own end is played
-    through by hand, up to the script's variables: it would clear all that is shared with the server
-    as well, page by page."""
+    """Everything as one script; only the exit status tells. The end of the interpreter is played
+    through by hand, down to the script's variables."""
     scope, status = fresh_main(), 0
     try:
         load(setup, "setup.py", scope)
@@ -265,24 +278,13 @@ def job_script(setup, code, *asserts):
                 sys.excepthook(type(e), e, e.__traceback__)
             except BaseException as raised:
                 status = exit_status(raised)
-    for end in ending():
-        try:
-            end()
-        except BaseException:
-            pass
+    if "threading" in sys.modules:
+        quietly(sys.modules["threading"]._shutdown)
+    quietly(atexit._run_exitfuncs)
     for name in reversed(list(scope)):  # files are flushed and finalizers run, with all that they use
         scope.pop(name, None)
     gc.collect()
-    os._exit(status)
-
-
-def ending():
-    """Calls of an interpreter that ends, before it clears modules."""
-    if "threading" in sys.modules:
-        yield sys.modules["threading"]._shutdown
-    yield atexit._run_exitfuncs
-    yield lambda: sys.stdout.flush()
-    yield lambda: sys.stderr.flush()
+    leave(status)
 
 
 def job_exit(setup, code, *asserts):
