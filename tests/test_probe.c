@@ -36,7 +36,28 @@ static void test_cpu_passes(void **state) {
     assert_true(r.n > 15);
     assert_int_equal(r.n_failed, 0);
     assert_int_equal(vkm_probe_verdict(dev, &r, &err), VKM_OK);
+    assert_null(vkm_dev_probes(dev)); /* the reference is not probed when it is opened */
     vkm_dev_close(dev);
+}
+
+/* What config.json of a run will hold: a row for each probe. */
+static void check_kept_report(const vkm_dev *dev) {
+    vkm_json *doc;
+    vkm_err err = {0};
+    size_t n = 0;
+    const char *text = vkm_dev_probes(dev);
+    assert_non_null(text);
+    if (vkm_json_parse(text, strlen(text), "probes", NULL, &doc, &err)) fail_msg("%s", err.msg);
+    for (vkm_jv row = vkm_json_first(vkm_json_root(doc)); row.v; row = vkm_json_next(row), n++) {
+        const char *name;
+        bool required, passed;
+        assert_int_equal(vkm_json_get_str(row, "name", VKM_JSON_REQ, &name, &err), VKM_OK);
+        assert_int_equal(vkm_json_get_bool(row, "required", VKM_JSON_REQ, &required, &err), VKM_OK);
+        assert_int_equal(vkm_json_get_bool(row, "passed", VKM_JSON_REQ, &passed, &err), VKM_OK);
+        assert_true(passed || !required);
+    }
+    assert_true(n > 15);
+    vkm_json_free(doc);
 }
 
 static void test_vulkan_opens(void **state) {
@@ -48,6 +69,7 @@ static void test_vulkan_opens(void **state) {
         print_message("SKIP: %s\n", err.msg);
         skip();
     }
+    check_kept_report(dev);
     vkm_dev_close(dev);
 }
 

@@ -141,6 +141,31 @@ static void test_split(void **state) {
     for (size_t i = 0; i < VKM_COUNTOF(grids); i++) split_grid(backend_of(state), grids[i]);
 }
 
+/* Where a driver compiles at the first dispatch, a new kernel first runs over nothing in a submit
+ * of its own, so that compiling counts in no other's time-out. */
+static void test_compiled_before_it_counts(void **state) {
+    (void)state;
+    vkm_dev *dev = open_dev((vkm_dev_options){.backend = VKM_VULKAN, .validate = 1});
+    vkm_err err = {0};
+    vkm_tensor x, y;
+    vkm_stream *s = NULL;
+    vkm_mem *mem = two(dev, &x, &y, 256);
+    check(vkm_stream_new(dev, &s, &err), &err);
+    uint64_t submits[3] = {0};
+    for (int i = 0; i < 3; i++) {
+        uint64_t before = dev->n_submits;
+        launch(s, x, y, 2, 1, 1, 1);
+        flush(s);
+        submits[i] = dev->n_submits - before;
+    }
+    assert_int_equal(submits[0], vkm_dev_class_of(dev) == VKM_CLASS_CPU_DRIVER ? 2 : 1);
+    assert_int_equal(submits[1], 1);
+    assert_int_equal(submits[2], 1);
+    vkm_stream_free(s);
+    vkm_mem_free(mem);
+    vkm_dev_close(dev);
+}
+
 /* ---- barriers ---- */
 
 enum { CHAIN = 6, WORDS = 64 };
@@ -375,6 +400,7 @@ int main(void) {
         {"graph vulkan", test_graph, NULL, NULL, &ids[1]},
         {"out of memory cpu", test_out_of_memory, NULL, NULL, &ids[0]},
         {"out of memory vulkan", test_out_of_memory, NULL, NULL, &ids[1]},
+        cmocka_unit_test(test_compiled_before_it_counts),
         cmocka_unit_test(test_each_barrier_counts),
         cmocka_unit_test(test_barriers_random),
         cmocka_unit_test(test_bad_device),
