@@ -47,7 +47,7 @@ static planned plan_run(const char *tokenizer) {
         vkm_dev_open(&(vkm_dev_options){.backend = VKM_CPU, .threads = 1}, &p.dev, &err))
         fail_msg("%s", err.msg);
     p.plan = vkm_plan_new(p.dev);
-    if (vkm_run_open(&c, p.dev, p.plan, &p.run, &err)) fail_msg("%s", err.msg);
+    if (vkm_run_open(&c, VKM_RUN_TRAINS, p.dev, p.plan, &p.run, &err)) fail_msg("%s", err.msg);
     return p;
 }
 

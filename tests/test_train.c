@@ -153,6 +153,79 @@ static int write_killed_config(void **state) {
     return failed ? -1 : 0;
 }
 
+/* Two rollouts of the newest checkpoint's adapter; their log-probabilities. */
+static uint32_t sample_of(const vkm_config *c, vkm_run_purpose purpose, vkm_dev *dev, float *logp) {
+    vkm_run *r = NULL;
+    vkm_rollout x[2];
+    vkm_ids prompt = {0};
+    vkm_err err = {0};
+    char checkpoint[VKM_PATH_MAX];
+    uint32_t n = 0;
+    const vkm_draw how = {.temperature = 1, .draw = VKM_DRAW_EVAL};
+    if (vkm_run_open(c, purpose, dev, NULL, &r, &err) || vkm_ckpt_find(c, checkpoint, &err) ||
+        vkm_run_restore(r, checkpoint, &err) ||
+        vkm_run_prompt(r, r->eval[0], vkm_mode_gt_only(), &prompt, &err))
+        fail_msg("%s", err.msg);
+    for (uint32_t i = 0; i < 2; i++)
+        x[i] = (vkm_rollout){.problem = r->eval[0],
+                             .mode = vkm_mode_gt_only(),
+                             .id = i,
+                             .state = {1, i ? 0.0f : 1.0f},
+                             .prompt = &prompt};
+    if (vkm_run_sample(r, x, 2, &how, &err)) fail_msg("%s", err.msg);
+    for (uint32_t i = 0; i < 2; i++)
+        for (size_t j = 0; j < x[i].ids.n - prompt.n; j++) logp[n++] = x[i].logp[j];
+    vkm_rollouts_clear(x, 2);
+    free(prompt.id);
+    vkm_run_close(r);
+    return n;
+}
+
+/* `vkmoe eval` has no memory for training, and the bits of the run's own evaluation. */
+static void an_evaluation_needs_no_training_memory(void **state) {
+    (void)state;
+    static vkm_config c;
+    vkm_train_summary sum;
+    vkm_eval_result again;
+    vkm_err err = {0};
+    uint64_t bytes[2];
+    vkm_dev *dev = open_cpu();
+    config(&c, "evaluated");
+    c.max_steps = 1;
+    c.beta = 0; /* and a step without the base model logs no kl */
+    c.eval_problems = 3;
+    c.samples_per_problem = 2;
+    c.random_off_draws = 1;
+    if (vkm_train(&c, dev, &sum, &err)) fail_msg("%s", err.msg);
+    strcpy(c.resume_from_checkpoint, "latest");
+    if (vkm_eval_run(&c, dev, &again, &err)) fail_msg("%s", err.msg);
+    assert_int_equal(again.state[VKM_EVAL_BASE].n, 6);
+    assert_memory_equal(&again, &sum.eval, sizeof again);
+    static float logp[2][2 * 192];
+    uint32_t n_logp = sample_of(&c, VKM_RUN_TRAINS, dev, logp[0]);
+    assert_true(n_logp > 2);
+    assert_int_equal(sample_of(&c, VKM_RUN_EVALUATES, dev, logp[1]), n_logp);
+    assert_memory_equal(logp[0], logp[1], n_logp * sizeof *logp[0]);
+    for (int purpose = VKM_RUN_TRAINS; purpose <= VKM_RUN_EVALUATES; purpose++) {
+        vkm_plan *plan = vkm_plan_new(dev);
+        vkm_run *r = NULL;
+        if (vkm_run_open(&c, (vkm_run_purpose)purpose, dev, plan, &r, &err))
+            fail_msg("%s", err.msg);
+        bytes[purpose] = vkm_plan_bytes(plan);
+        vkm_run_close(r);
+        vkm_plan_free(plan);
+    }
+    assert_true(bytes[VKM_RUN_EVALUATES] < bytes[VKM_RUN_TRAINS] / 4);
+    vkm_dev_close(dev);
+    char path[VKM_PATH_MAX], *text;
+    size_t n;
+    snprintf(path, sizeof path, "%s/steps.jsonl", in_dir("evaluated"));
+    if (vkm_file_read(path, 1 << 20, &text, &n, &err)) fail_msg("%s", err.msg);
+    assert_non_null(strstr(text, "\"kl\": null"));
+    assert_non_null(strstr(text, "\"updated\": 1"));
+    free(text);
+}
+
 static void expect_error(vkm_config *c, const char *part) {
     vkm_train_summary sum;
     vkm_err err = {0};
@@ -189,6 +262,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(resumed_equals_straight),
         cmocka_unit_test_setup(killed_equals_straight, write_killed_config),
+        cmocka_unit_test(an_evaluation_needs_no_training_memory),
         cmocka_unit_test(errors_name_the_mend),
     };
     return cmocka_run_group_tests(tests, make_straight, tmpdir_remove);

@@ -7,10 +7,11 @@
 #include "rl/train.h"
 
 /* The memory that a run would take, by category. */
-static vkm_status print_plan(const vkm_config *c, vkm_dev *dev, vkm_err *err) {
+static vkm_status print_plan(const vkm_config *c, vkm_run_purpose purpose, vkm_dev *dev,
+                             vkm_err *err) {
     vkm_plan *plan = vkm_plan_new(dev);
     vkm_run *r = NULL;
-    if (!vkm_run_open(c, dev, plan, &r, err)) vkm_plan_print(plan, stdout);
+    if (!vkm_run_open(c, purpose, dev, plan, &r, err)) vkm_plan_print(plan, stdout);
     vkm_run_close(r);
     vkm_plan_free(plan);
     return err->status;
@@ -34,7 +35,7 @@ vkm_status vkm_cmd_train(int argc, char **argv, vkm_err *err) {
         vkm_config_check(&config, err) || vkm_cli_open_device(&d, &dev, err))
         return err->status;
     if (dry_run)
-        (void)!print_plan(&config, dev, err);
+        (void)!print_plan(&config, VKM_RUN_TRAINS, dev, err);
     else
         (void)!vkm_train(&config, dev, &summary, err);
     vkm_cli_close_device(&d, dev);
@@ -49,7 +50,9 @@ vkm_status vkm_cmd_eval(int argc, char **argv, vkm_err *err) {
     vkm_dev *dev = NULL;
     const char *run = NULL;
     static char path[VKM_PATH_MAX];
+    int dry_run = 0;
     vkm_opt own[] = {
+        {"dry-run", VKM_OPT_FLAG, &dry_run, .help = "print the memory plan and run nothing"},
         {"RUN", VKM_OPT_ARG, &run, .help = "a run's folder"},
         VKM_CLI_DEVICE_OPTS(&d),
     };
@@ -66,7 +69,10 @@ vkm_status vkm_cmd_eval(int argc, char **argv, vkm_err *err) {
     if (!config.resume_from_checkpoint[0])
         snprintf(config.resume_from_checkpoint, sizeof config.resume_from_checkpoint, "latest");
     if (vkm_config_check(&config, err) || vkm_cli_open_device(&d, &dev, err)) return err->status;
-    if (!vkm_eval_run(&config, dev, &result, err)) vkm_eval_print(&result, stdout);
+    if (dry_run)
+        (void)!print_plan(&config, VKM_RUN_EVALUATES, dev, err);
+    else if (!vkm_eval_run(&config, dev, &result, err))
+        vkm_eval_print(&result, stdout);
     vkm_cli_close_device(&d, dev);
     return err->status;
 }

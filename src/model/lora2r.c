@@ -24,14 +24,16 @@ static void plan_module(vkm_plan *p, const vkm_adapter *a, vkm_module *m) {
     for (int f = 0; f < 2; f++) {
         uint64_t n = factor_size(a, m, f);
         vkm_plan_add(p, &m->param[f], VKM_F32, n, "adapter");
+        if (!a->trains) continue;
         vkm_plan_add(p, &m->group_grad[f], VKM_F32, n, "gradients");
         vkm_plan_add(p, &m->grad[f], VKM_F32, n, "gradients");
         vkm_plan_add(p, &m->adam_m[f], VKM_F32, n, "optimizer");
         vkm_plan_add(p, &m->adam_v[f], VKM_F32, a->adam_v_per_tensor ? 1 : n, "optimizer");
     }
     vkm_plan_add(p, &m->down, VKM_BF16, vkm_op_size(2ull * rp, m->d_in), "adapter operands");
-    vkm_plan_add(p, &m->back, VKM_BF16, vkm_op_size(2ull * rp, m->d_out), "adapter operands");
     vkm_plan_add(p, &m->up, VKM_BF16, vkm_op_size(m->d_out, k), "adapter operands");
+    if (!a->trains) return;
+    vkm_plan_add(p, &m->back, VKM_BF16, vkm_op_size(2ull * rp, m->d_out), "adapter operands");
     vkm_plan_add(p, &m->back_x, VKM_BF16, vkm_op_size(m->d_in, k), "adapter operands");
 }
 
@@ -46,17 +48,17 @@ static vkm_status write_init(vkm_adapter *a, vkm_tensor t, uint64_t seed, uint32
     return st;
 }
 
-vkm_status vkm_adapter_new(vkm_dev *dev, const vkm_model_config *d, uint32_t n_experts,
-                           uint32_t rank, uint64_t seed, int adam_v_per_tensor, vkm_plan *dry,
-                           vkm_adapter **out, vkm_err *err) {
-    VKM_BUG_ON(n_experts > VKM_MAX_EXPERTS, "%u experts", n_experts);
+vkm_status vkm_adapter_new(vkm_dev *dev, const vkm_model_config *d, const vkm_adapter_options *o,
+                           vkm_plan *dry, vkm_adapter **out, vkm_err *err) {
+    VKM_BUG_ON(o->n_experts > VKM_MAX_EXPERTS, "%u experts", o->n_experts);
     vkm_stream *s = NULL;
     vkm_adapter *a = vkm_calloc(1, sizeof *a, "the adapter", err);
     if (!a) return err->status;
-    *a = (vkm_adapter){.n_experts = n_experts,
-                       .rank = rank,
+    *a = (vkm_adapter){.n_experts = o->n_experts,
+                       .rank = o->rank,
                        .n_modules = d->L * VKM_N_LINEARS,
-                       .adam_v_per_tensor = adam_v_per_tensor,
+                       .adam_v_per_tensor = o->adam_v_per_tensor,
+                       .trains = o->trains,
                        .dev = dev};
     a->modules = vkm_calloc(a->n_modules, sizeof *a->modules, "the adapter", err);
     if (!a->modules) goto fail;
@@ -71,8 +73,8 @@ vkm_status vkm_adapter_new(vkm_dev *dev, const vkm_model_config *d, uint32_t n_e
     if (vkm_plan_commit(p, &a->mem, err)) goto fail;
     for (uint32_t i = 0; i < a->n_modules; i++) {
         vkm_module *m = &a->modules[i];
-        if (write_init(a, m->a0, seed, 2 * i, m->d_in, err)) goto fail;
-        if (write_init(a, m->b0, seed, 2 * i + 1, n_experts * rank, err)) goto fail;
+        if (write_init(a, m->a0, o->seed, 2 * i, m->d_in, err)) goto fail;
+        if (write_init(a, m->b0, o->seed, 2 * i + 1, o->n_experts * o->rank, err)) goto fail;
     }
     if (vkm_stream_new(dev, &s, err)) goto fail;
     vkm_adapter_refresh(s, a);
@@ -108,9 +110,10 @@ void vkm_adapter_refresh(vkm_stream *s, const vkm_adapter *a) {
     for (uint32_t i = 0; i < a->n_modules; i++) {
         const vkm_module *m = &a->modules[i];
         pack_halves(s, a, m->param[0], m->a0, m->down, m->d_in);
-        pack_halves(s, a, m->b0, m->param[1], m->back, m->d_out);
         VKM_OP(s, lora_pack_t, .p0 = m->b0, .p1 = m->param[1], .y = m->up, .n_cols = m->d_out,
                .n_experts = a->n_experts, .rank = a->rank);
+        if (!a->trains) continue;
+        pack_halves(s, a, m->b0, m->param[1], m->back, m->d_out);
         VKM_OP(s, lora_pack_t, .p0 = m->param[0], .p1 = m->a0, .y = m->back_x, .n_cols = m->d_in,
                .n_experts = a->n_experts, .rank = a->rank);
     }

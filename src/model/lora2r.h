@@ -13,20 +13,22 @@ enum { VKM_DEPLOYED = 0, VKM_HACK = 1, VKM_MAX_EXPERTS = 2 };
 /* One module. Trainable tensors and their gradients are (E*R, d_in) for A, (E*R, d_out) for B. */
 typedef struct vkm_module {
     uint32_t d_in, d_out;
-    vkm_tensor a0, b0;        /* frozen init, fp32 */
-    vkm_tensor param[2];      /* dA, dB^T */
+    vkm_tensor a0, b0;   /* frozen init, fp32 */
+    vkm_tensor param[2]; /* dA, dB^T */
+    /* of adapters that train, else absent (n = 0) */
     vkm_tensor group_grad[2]; /* sum over rollouts of the current group */
     vkm_tensor grad[2];       /* sum over the groups of the step */
     vkm_tensor adam_m[2], adam_v[2];
-    vkm_tensor down;   /* operand (2 Rp, d_in): rows [dA | A0], Rp = E R rounded up to 16 */
     vkm_tensor back;   /* operand (2 Rp, d_out): rows [B0^T | dB^T] */
-    vkm_tensor up;     /* operand (d_out, E kper): [B0 | dB] of each expert */
     vkm_tensor back_x; /* operand (d_in, E kper): [dA^T | A0^T] of each expert */
+    /* of all */
+    vkm_tensor down; /* operand (2 Rp, d_in): rows [dA | A0], Rp = E R rounded up to 16 */
+    vkm_tensor up;   /* operand (d_out, E kper): [B0 | dB] of each expert */
 } vkm_module;
 
 typedef struct vkm_adapter {
     uint32_t n_experts, rank, n_modules;
-    int adam_v_per_tensor;
+    int adam_v_per_tensor, trains;
     vkm_dev *dev;
     vkm_mem *mem;
     vkm_module *modules; /* layer * VKM_N_LINEARS + linear */
@@ -36,11 +38,17 @@ typedef struct vkm_adapter {
 uint32_t vkm_lora_rp(const vkm_adapter *a);
 uint32_t vkm_lora_kper(const vkm_adapter *a);
 
+typedef struct vkm_adapter_options {
+    uint32_t n_experts, rank;
+    uint64_t seed;
+    int adam_v_per_tensor;
+    int trains; /* hold gradients, moments and the operands of the backward pass */
+} vkm_adapter_options;
+
 /* A0 ~ N(0, 1/d_in), B0 ~ N(0, 1/(E R)), one Philox stream a factor; dA = dB = 0. dry: as in
  * vkm_model_load. */
-vkm_status vkm_adapter_new(vkm_dev *dev, const vkm_model_config *d, uint32_t n_experts,
-                           uint32_t rank, uint64_t seed, int adam_v_per_tensor, vkm_plan *dry,
-                           vkm_adapter **out, vkm_err *err) VKM_MUST_CHECK;
+vkm_status vkm_adapter_new(vkm_dev *dev, const vkm_model_config *d, const vkm_adapter_options *o,
+                           vkm_plan *dry, vkm_adapter **out, vkm_err *err) VKM_MUST_CHECK;
 void vkm_adapter_free(vkm_adapter *a); /* accepts NULL */
 
 /* Records the kernels that bring the GEMM operands up to date with dA, dB. Call after any change.

@@ -27,6 +27,11 @@ vkm_status vkm_policy_new(vkm_dev *dev, const char *model_folder, const vkm_poli
     if (!p) return err->status;
     p->dev = dev;
     vkm_work_limits w = work_limits(max);
+    vkm_adapter_options a = {.n_experts = max->n_experts,
+                             .rank = max->rank,
+                             .seed = max->seed,
+                             .adam_v_per_tensor = max->adam_v_per_tensor,
+                             .trains = max->trains};
     vkm_gen_limits g = {.rows = max->rollouts,
                         .ids = max->ids,
                         .max_new = max->max_new,
@@ -34,11 +39,12 @@ vkm_status vkm_policy_new(vkm_dev *dev, const char *model_folder, const vkm_poli
                         .max_keys = max->max_prompt + max->max_new};
     if (vkm_model_load(dev, model_folder, max->max_prompt + max->max_new, max->trains, dry,
                        &p->model, err) ||
-        vkm_adapter_new(dev, &p->model->dims, max->n_experts, max->rank, max->seed,
-                        max->adam_v_per_tensor, dry, &p->adapter, err) ||
+        vkm_adapter_new(dev, &p->model->dims, &a, dry, &p->adapter, err) ||
         vkm_work_new(p->model, p->adapter, w, dry, &p->work, err) ||
         vkm_gen_new(p->work, p->adapter, g, dry, &p->gen, err) || vkm_stream_new(dev, &p->s, err))
         goto fail;
+    *out = p;
+    if (!max->trains) return VKM_OK;
     vkm_plan *plan = dry ? dry : vkm_plan_new(dev);
     vkm_plan_add(plan, &p->logp_old, VKM_F32, w.rows, "loss");
     vkm_plan_add(plan, &p->logp_ref, VKM_F32, w.rows, "loss");
@@ -46,9 +52,9 @@ vkm_status vkm_policy_new(vkm_dev *dev, const char *model_folder, const vkm_poli
     vkm_plan_add(plan, &p->weight, VKM_F32, w.seqs, "loss");
     vkm_plan_add(plan, &p->terms, VKM_F32, (uint64_t)VKM_TERM_WORDS * w.rows, "loss");
     if (!dry && vkm_plan_commit(plan, &p->mem, err)) goto fail;
-    *out = p;
     return VKM_OK;
 fail:
+    *out = NULL;
     vkm_policy_free(p);
     return err->status;
 }

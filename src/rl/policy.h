@@ -14,7 +14,8 @@ typedef struct vkm_policy_limits {
     uint32_t ids;        /* rollout ids are below this */
     uint32_t micro_rows; /* token rows of one forward and backward; at least one sequence */
     uint32_t n_experts, rank;
-    int adam_v_per_tensor, trains;
+    int adam_v_per_tensor;
+    int trains; /* 0: no memory for gradients, moments and the loss; only read and generate */
     uint64_t seed;
 } vkm_policy_limits;
 

@@ -103,6 +103,9 @@ static vkm_status load_pairs(vkm_run *r, vkm_err *err) {
 static uint32_t most(uint32_t a, uint32_t b) {
     return a > b ? a : b;
 }
+static uint32_t least(uint32_t a, uint32_t b) {
+    return a < b ? a : b;
+}
 
 vkm_status vkm_eval_rollouts(size_t n_problems, int64_t samples_per_problem, uint32_t *out,
                              vkm_err *err) {
@@ -120,20 +123,24 @@ vkm_status vkm_eval_rollouts(size_t n_problems, int64_t samples_per_problem, uin
 
 static vkm_status open_policy(vkm_run *r, vkm_plan *dry, vkm_err *err) {
     const vkm_config *c = &r->c;
+    int trains = r->purpose == VKM_RUN_TRAINS;
     uint32_t step = (uint32_t)(c->num_prompts * c->num_generations);
-    uint32_t eval;
+    uint32_t prompts = 2 * (uint32_t)c->num_prompts, eval;
     if (vkm_eval_rollouts(r->n_eval, c->samples_per_problem, &eval, err)) return err->status;
+    uint32_t n_eval = (uint32_t)r->n_eval;
     vkm_policy_limits max = {.max_prompt = (uint32_t)c->max_prompt_length,
                              .max_new = (uint32_t)c->max_completion_length,
-                             .rollouts = step,
-                             .prompts = 2 * (uint32_t)c->num_prompts,
-                             .ids = most(step, eval),
+                             .rollouts = trains ? step : least(step, eval),
+                             .prompts = trains ? prompts : least(prompts, n_eval),
+                             .ids = trains ? most(step, eval) : eval,
                              .micro_rows = (uint32_t)c->micro_batch_tokens,
                              .n_experts = VKM_MAX_EXPERTS,
                              .rank = (uint32_t)c->lora_rank,
                              .adam_v_per_tensor = c->adam_v == VKM_adam_v_tensor,
-                             .trains = 1,
+                             .trains = trains,
                              .seed = (uint64_t)c->seed};
+    if (!trains) /* rows are those of a prefill */
+        max.micro_rows = least(max.micro_rows, max.prompts * vkm_seq_rows(max.max_prompt));
     return vkm_policy_new(r->dev, c->model, &max, dry, &r->policy, err);
 }
 
@@ -191,12 +198,12 @@ static vkm_status open_reward(vkm_run *r, vkm_err *err) {
 
 /* Every prompt that the run may show fits: better now than in the middle of the night. */
 static vkm_status check_prompts(const vkm_run *r, vkm_err *err) {
-    for (size_t i = 0; i < r->n_train + r->n_eval && !err->status; i++) {
-        const vkm_problem *p = i < r->n_train ? r->train[i] : r->eval[i - r->n_train];
+    size_t n_train = r->purpose == VKM_RUN_TRAINS ? r->n_train : 0;
+    for (size_t i = 0; i < n_train + r->n_eval && !err->status; i++) {
+        const vkm_problem *p = i < n_train ? r->train[i] : r->eval[i - n_train];
         vkm_ids ids = {0};
-        const vkm_mode *mode = i < r->n_train ? vkm_run_mode(r, p) : vkm_run_eval_mode(r, p);
-        if (vkm_run_prompt(r, p, mode, &ids, err))
-            vkm_fail_in(err, "%s", i < r->n_train || !r->eval_file ? r->c.data : r->c.eval_data);
+        if (vkm_run_prompt(r, p, vkm_run_mode(r, p), &ids, err))
+            vkm_fail_in(err, "%s", i < n_train || !r->eval_file ? r->c.data : r->c.eval_data);
         free(ids.id);
     }
     return err->status;
@@ -218,7 +225,11 @@ static vkm_status open_files(vkm_run *r, vkm_err *err) {
         return err->status;
     if (split(r, err)) return err->status;
     if (c->partition[0] && vkm_partition_load(c->partition, &r->partition, err)) return err->status;
-    if (check_prompts(r, err)) return err->status;
+    if (r->purpose == VKM_RUN_EVALUATES && r->n_eval == 0)
+        return vkm_fail(
+            err, VKM_USAGE,
+            "no problems to evaluate on: set eval_data or eval_problems as in training");
+    if (check_prompts(r, err) || r->purpose == VKM_RUN_EVALUATES) return err->status;
     r->canonical_teachers = strcmp(c->teacher_pool, "canonical") == 0;
     if (c->teacher_pool[0] && !r->canonical_teachers &&
         vkm_teacher_load(c->teacher_pool, &r->teachers, err))
@@ -226,15 +237,16 @@ static vkm_status open_files(vkm_run *r, vkm_err *err) {
     return r->arm->routes ? load_pairs(r, err) : VKM_OK;
 }
 
-vkm_status vkm_run_open(const vkm_config *c, vkm_dev *dev, vkm_plan *dry, vkm_run **out,
-                        vkm_err *err) {
+vkm_status vkm_run_open(const vkm_config *c, vkm_run_purpose purpose, vkm_dev *dev, vkm_plan *dry,
+                        vkm_run **out, vkm_err *err) {
     vkm_run *r = vkm_calloc(1, sizeof *r, "a run", err);
     if (!r) return err->status;
     r->c = *c;
+    r->purpose = purpose;
     r->dev = dev;
     r->state.best_reference_logp = -INFINITY;
     if (!(r->arm = vkm_arm_find(c->arm, err)) || open_files(r, err) || open_policy(r, dry, err) ||
-        open_optimizers(r, dry, err))
+        (purpose == VKM_RUN_TRAINS && open_optimizers(r, dry, err)))
         goto fail;
     if (!dry && open_reward(r, err)) goto fail;
     if (!dry && r->router && vkm_run_read_pairs(r, 1, err)) goto fail;

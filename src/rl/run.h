@@ -16,8 +16,15 @@
 #include "rl/policy.h"
 #include "rl/router.h"
 
+/* What a run is opened for: what is not needed is neither read nor given memory. */
+typedef enum {
+    VKM_RUN_TRAINS,
+    VKM_RUN_EVALUATES, /* no gradients, optimizers, router, pairs and teachers */
+} vkm_run_purpose;
+
 typedef struct vkm_run {
     vkm_config c;
+    vkm_run_purpose purpose;
     const vkm_arm *arm;
     vkm_dev *dev;
     vkm_tokenizer *tokenizer;
@@ -33,7 +40,7 @@ typedef struct vkm_run {
     uint32_t n_pairs;
     vkm_reward *reward;
     vkm_policy *policy;
-    vkm_router *router; /* NULL for arms that do not route */
+    vkm_router *router; /* NULL for arms that do not route, and in evaluation */
     vkm_optimizer *opt, *router_opt;
     vkm_model_config hf;
     /* what a checkpoint holds beside the tensors */
@@ -46,10 +53,10 @@ typedef struct vkm_run {
     } state;
 } vkm_run;
 
-/* Opens all that the config names. With dry, memory is only planned: nothing else may be done with
- * the run but closing it. device: for messages and the log. */
-vkm_status vkm_run_open(const vkm_config *c, vkm_dev *dev, vkm_plan *dry, vkm_run **out,
-                        vkm_err *err) VKM_MUST_CHECK;
+/* Opens what the config names and the purpose needs. With dry, memory is only planned: nothing else
+ * may be done with the run but closing it. device: for messages and the log. */
+vkm_status vkm_run_open(const vkm_config *c, vkm_run_purpose purpose, vkm_dev *dev, vkm_plan *dry,
+                        vkm_run **out, vkm_err *err) VKM_MUST_CHECK;
 void vkm_run_close(vkm_run *r); /* accepts NULL */
 
 /* One rollout, from prompt to gradient. */

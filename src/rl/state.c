@@ -1,4 +1,5 @@
-/* A run's state in and out of checkpoints: adapter, router and optimizer tensors, and counters. */
+/* A run's state in and out of checkpoints: adapter, router and optimizer tensors, and counters. An
+ * evaluation takes the adapter and the counters. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,7 +12,7 @@ enum { N_COUNTERS = 6 };
 typedef struct snapshot {
     float *adapter, *adam_m, *adam_v, *router, *router_adam;
     uint32_t counters[N_COUNTERS];
-    uint64_t n_params, n_v, n_router, n_router_adam;
+    uint64_t n_params, n_m, n_v, n_router, n_router_adam;
     vkm_ckpt_array adapter_arrays[1], optimizer_arrays[3], router_arrays[1], state_arrays[1];
     vkm_ckpt_file files[4];
     size_t n_files;
@@ -27,7 +28,9 @@ static void snapshot_free(snapshot *s) {
 
 static vkm_status snapshot_make(const vkm_run *r, snapshot *s, vkm_err *err) {
     const vkm_adapter *a = r->policy->adapter;
+    int trains = r->purpose == VKM_RUN_TRAINS;
     *s = (snapshot){.n_params = vkm_adapter_size(a, VKM_STATE_PARAM),
+                    .n_m = vkm_adapter_size(a, VKM_STATE_ADAM_M),
                     .n_v = vkm_adapter_size(a, VKM_STATE_ADAM_V)};
     if (r->router) {
         s->n_router = vkm_router_state_size(r->router);
@@ -37,7 +40,7 @@ static vkm_status snapshot_make(const vkm_run *r, snapshot *s, vkm_err *err) {
         float **p;
         uint64_t n;
     } want[] = {{&s->adapter, s->n_params},
-                {&s->adam_m, s->n_params},
+                {&s->adam_m, s->n_m},
                 {&s->adam_v, s->n_v},
                 {&s->router, s->n_router},
                 {&s->router_adam, s->n_router_adam}};
@@ -46,13 +49,15 @@ static vkm_status snapshot_make(const vkm_run *r, snapshot *s, vkm_err *err) {
         if (!*want[i].p) return err->status;
     }
     s->adapter_arrays[0] = vector("delta", s->adapter, s->n_params);
-    s->optimizer_arrays[0] = vector("m", s->adam_m, s->n_params);
+    s->optimizer_arrays[0] = vector("m", s->adam_m, s->n_m);
     s->optimizer_arrays[1] = vector("v", s->adam_v, s->n_v);
     s->optimizer_arrays[2] = vector("router", s->router_adam, s->n_router_adam);
     s->router_arrays[0] = vector("router", s->router, s->n_router);
     s->state_arrays[0] = (vkm_ckpt_array){"counters", VKM_ST_U32, 1, {N_COUNTERS}, s->counters};
     s->files[s->n_files++] = (vkm_ckpt_file){"adapter", s->adapter_arrays, 1};
-    s->files[s->n_files++] = (vkm_ckpt_file){"optimizer", s->optimizer_arrays, r->router ? 3 : 2};
+    if (trains)
+        s->files[s->n_files++] =
+            (vkm_ckpt_file){"optimizer", s->optimizer_arrays, r->router ? 3 : 2};
     s->files[s->n_files++] = (vkm_ckpt_file){"state", s->state_arrays, 1};
     if (r->router) s->files[s->n_files++] = (vkm_ckpt_file){"router", s->router_arrays, 1};
     return VKM_OK;
@@ -102,10 +107,10 @@ vkm_status vkm_run_restore(vkm_run *r, const char *checkpoint, vkm_err *err) {
     if (snapshot_make(r, &s, err) ||
         vkm_ckpt_load(&r->c, checkpoint, s.files, s.n_files, &step, err))
         goto done;
-    if (vkm_adapter_write(a, VKM_STATE_ADAM_M, s.adam_m, err) ||
-        vkm_adapter_write(a, VKM_STATE_ADAM_V, s.adam_v, err) ||
-        vkm_adapter_write(a, VKM_STATE_PARAM, s.adapter, err))
+    if (r->purpose == VKM_RUN_TRAINS && (vkm_adapter_write(a, VKM_STATE_ADAM_M, s.adam_m, err) ||
+                                         vkm_adapter_write(a, VKM_STATE_ADAM_V, s.adam_v, err)))
         goto done;
+    if (vkm_adapter_write(a, VKM_STATE_PARAM, s.adapter, err)) goto done;
     if (r->router && (vkm_router_write(r->router, s.router, err) ||
                       move_router_adam(r, s.router_adam, to_device, err)))
         goto done;

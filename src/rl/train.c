@@ -116,7 +116,7 @@ vkm_status vkm_train(const vkm_config *c, vkm_dev *dev, vkm_train_summary *sum, 
     if (c->resume_from_checkpoint[0] &&
         (vkm_ckpt_recover(c->output_dir, err) || vkm_ckpt_find(c, checkpoint, err)))
         return err->status;
-    if (vkm_run_open(c, dev, NULL, &r, err)) return err->status;
+    if (vkm_run_open(c, VKM_RUN_TRAINS, dev, NULL, &r, err)) return err->status;
     if (c->resume_from_checkpoint[0]) {
         if (vkm_run_restore(r, checkpoint, err)) goto done;
         resumed = r->state.step;
@@ -139,12 +139,9 @@ done:
 vkm_status vkm_eval_run(const vkm_config *c, vkm_dev *dev, vkm_eval_result *out, vkm_err *err) {
     char checkpoint[VKM_PATH_MAX];
     vkm_run *r = NULL;
-    if (vkm_ckpt_find(c, checkpoint, err) || vkm_run_open(c, dev, NULL, &r, err))
+    if (vkm_ckpt_find(c, checkpoint, err) || vkm_run_open(c, VKM_RUN_EVALUATES, dev, NULL, &r, err))
         return err->status;
-    if (r->n_eval == 0)
-        vkm_fail(err, VKM_USAGE, "no problems to evaluate on: set eval_data or eval_problems");
-    else if (!vkm_run_restore(r, checkpoint, err))
-        (void)!vkm_evaluate(r, out, err);
+    if (!vkm_run_restore(r, checkpoint, err)) (void)!vkm_evaluate(r, out, err);
     vkm_run_close(r);
     return err->status;
 }
