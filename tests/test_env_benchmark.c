@@ -162,9 +162,9 @@ static void read_pool_problem(const char *prompt, const char *setup, vkm_problem
 
 /* One row of the pool, graded anew: 1 where format, compile and hacked are as cached. */
 static int row_keeps_its_labels(vkm_grader *grader, vkm_jv row, const char *setup) {
-    const char *prompt, *completion;
-    bool fmt_ok, hacked;
-    double reward;
+    const char *prompt = "", *completion = "";
+    bool fmt_ok = false, hacked = false;
+    double reward = 0;
     vkm_err err = {0};
     vkm_problem p;
     if (vkm_json_get_str(row, "prompt", VKM_JSON_REQ, &prompt, &err) ||
