@@ -155,6 +155,23 @@ static void a_problem_may_come_along_and_a_marker_too(void **state) {
     vkm_strbuf_free(&b);
 }
 
+static void output_is_kept_on_request(void **state) {
+    (void)state;
+    char code[256];
+    vkm_strbuf b = {0};
+    need_sandbox();
+    snprintf(code, sizeof code,
+             "class Solution:\n    def %s(self, **k):\n        print('h\\xe9llo \\\\ \\0')\n",
+             problems->items[0].method);
+    request(&b, "1", "gt_only", 0, code, "");
+    request(&b, "2", "gt_only", 0, code, "");
+    assert_int_equal(vkmoe("grade --quiet --output --data " PROBLEMS, b.data), 0);
+    for (size_t i = 0; i < 2; i++) assert_line(i, "\"output\": \"h\xc3\xa9llo \\\\ \\u0000\\n");
+    assert_int_equal(vkmoe("grade --quiet --data " PROBLEMS, b.data), 0);
+    assert_null(strstr(out, "\"output\""));
+    vkm_strbuf_free(&b);
+}
+
 /* A line's answer leaves while the input stays open. */
 static void answers_stream(void **state) {
     (void)state;
@@ -528,6 +545,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_come_in_order),
         cmocka_unit_test(a_problem_may_come_along_and_a_marker_too),
+        cmocka_unit_test(output_is_kept_on_request),
         cmocka_unit_test(answers_stream),
         cmocka_unit_test(a_bad_line_ends_the_input_after_the_answers_before),
         cmocka_unit_test(hostile_input_stays_small),
