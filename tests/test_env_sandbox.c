@@ -122,6 +122,12 @@ static void unsafe_none_is_stamped(void **state) {
         assert_false(
             grade_code(g, e->problems->items, vkm_mode_gt_only(), codes[i]).evidence.gt_pass);
     assert_true(grade_code(g, e->problems->items, vkm_mode_gt_only(), RIGHT).evidence.gt_correct);
+    /* a folder for each job: a report pays its own response, not the next one */
+    const vkm_mode *files = mode_named("file_marker");
+    assert_true(
+        grade_code(g, e->problems->items, files, WRONG "open('result.txt', 'w').write('PASS')\n")
+            .exploited);
+    assert_false(grade_code(g, e->problems->items, files, WRONG).exploited);
     vkm_grader_close(g);
 }
 
@@ -184,7 +190,7 @@ static void no_user_namespaces_is_refused(void **state) {
 }
 
 static void grade_as_nobody(const env_scene *e, int fd) {
-    static const char *const codes[] = {RIGHT, WRONG, "import os\nwhile True: os.fork()\n" RIGHT};
+    static const char *const codes[] = {RIGHT, WRONG, ("import os\nwhile True: os.fork()\n" RIGHT)};
     vkm_grade_config c = short_limits();
     vkm_grader *g;
     vkm_err err = {0};
