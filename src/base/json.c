@@ -1,10 +1,11 @@
-/* Owns reading JSON: one strict scan of the text (grammar, UTF-8, numbers, depth), then cJSON
- * builds the tree, then a walk refuses repeated keys. Places of values are not stored: an error
- * finds its value again by counting values in the order of the text. json_write.c owns writing. */
+/* Owns reading JSON: one strict scan of the text (json_scan.c), then cJSON builds the tree, then a
+ * walk refuses repeated keys. Places of values are not stored: an error finds its value again by
+ * counting values in the order of the text. json_get.c owns members of objects, json_write.c
+ * writing. */
 #include "base/json.h"
 #include "base/file.h"
 #include "base/hash.h"
-#include "base/text.h"
+#include "base/json_scan.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>
@@ -12,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NUMBER_MAX = 63 }; /* cJSON copies a number into 64 bytes and drops the rest */
 static const vkm_json_limits default_limits = {(size_t)256 << 20, 64, false};
 
 struct vkm_json {
@@ -22,211 +22,22 @@ struct vkm_json {
     size_t line0; /* lines before the text: for JSON Lines */
 };
 
-/* ---- the scan ----------------------------------------------------------------------------------
- */
-
-typedef struct scan {
-    const char *at, *end;
-    int depth, max_depth;
-    const char *wrong; /* what is wrong at `at` */
-    bool nan_as_null;
-    vkm_strbuf *patched; /* the text with NaN and infinities as null; copied up to `copied` */
-    const char *copied;
-    size_t n_values, want; /* looks for the value number `want` (from 1), 0 for none */
-    const char *found, *found_end;
-} scan;
-
-static bool bad(scan *s, const char *what) {
-    if (!s->wrong) s->wrong = what;
-    return false;
-}
-
-static void skip_space(scan *s) {
-    while (s->at < s->end && (*s->at == ' ' || *s->at == '\n' || *s->at == '\t' || *s->at == '\r'))
-        s->at++;
-}
-
-static int hex4(const char *p, const char *end) {
-    int v = 0;
-    if (end - p < 4) return -1;
-    for (int i = 0; i < 4; i++) {
-        int c = p[i] | 32, digit = p[i] >= '0' && p[i] <= '9' ? p[i] - '0' : c - 'a' + 10;
-        if (digit < 0 || digit > 15 || (digit > 9 && (c < 'a' || c > 'f'))) return -1;
-        v = v * 16 + digit;
-    }
-    return v;
-}
-
-static bool scan_escape(scan *s) {
-    const char *e = s->at + 1;
-    if (e >= s->end) return bad(s, "the text ends inside a string");
-    if (*e != 'u') {
-        if (!strchr("\"\\/bfnrt", *e) || !*e) return bad(s, "unknown escape in a string");
-        s->at += 2;
-        return true;
-    }
-    int u = hex4(e + 1, s->end);
-    if (u < 0) return bad(s, "\\u needs four hexadecimal digits");
-    if (!u) return bad(s, "a NUL (\\u0000) in a string is not supported; leave it out");
-    if (u >= 0xDC00 && u <= 0xDFFF) return bad(s, "a lone surrogate (\\uDC00 to \\uDFFF)");
-    s->at += 6;
-    if (u < 0xD800 || u > 0xDBFF) return true;
-    int low =
-        s->end - s->at >= 6 && s->at[0] == '\\' && s->at[1] == 'u' ? hex4(s->at + 2, s->end) : -1;
-    if (low < 0xDC00 || low > 0xDFFF) return bad(s, "a lone surrogate (\\uD800 to \\uDBFF)");
-    s->at += 6;
-    return true;
-}
-
-static bool scan_string(scan *s) {
-    s->at++;
-    while (s->at < s->end) {
-        unsigned char c = (unsigned char)*s->at;
-        if (c == '"') {
-            s->at++;
-            return true;
-        }
-        if (c == '\\') {
-            if (!scan_escape(s)) return false;
-            continue;
-        }
-        if (c < 0x20)
-            return bad(s, "a control character in a string (is the closing quote missing?)");
-        size_t len = vkm_utf8_len(s->at, (size_t)(s->end - s->at));
-        if (!len) return bad(s, "invalid UTF-8; save the file as UTF-8");
-        s->at += len;
-    }
-    return bad(s, "the text ends inside a string");
-}
-
-static bool digits(scan *s) {
-    const char *from = s->at;
-    while (s->at < s->end && *s->at >= '0' && *s->at <= '9') s->at++;
-    return s->at > from;
-}
-
-static bool scan_number(scan *s) {
-    const char *from = s->at;
-    bool has_exponent = false;
-    if (*s->at == '-') s->at++;
-    if (s->at < s->end && *s->at == '0') {
-        s->at++;
-        if (s->at < s->end && *s->at >= '0' && *s->at <= '9')
-            return bad(s, "a number with a leading zero");
-    } else if (!digits(s)) {
-        return bad(s, "not a number");
-    }
-    if (s->at < s->end && *s->at == '.') {
-        s->at++;
-        if (!digits(s)) return bad(s, "a number needs digits after its point");
-    }
-    if (s->at < s->end && (*s->at | 32) == 'e') {
-        has_exponent = true;
-        s->at++;
-        if (s->at < s->end && (*s->at == '+' || *s->at == '-')) s->at++;
-        if (!digits(s)) return bad(s, "a number needs digits in its exponent");
-    }
-    const char *to = s->at;
-    if (to - from > NUMBER_MAX) {
-        s->at = from;
-        return bad(s, "a number of more than 63 characters; shorten it");
-    }
-    if (has_exponent && !isfinite(strtod(from, NULL))) {
-        s->at = from;
-        return bad(s, "a number too large for a double");
-    }
-    return true;
-}
-
-static bool scan_word(scan *s) {
-    static const struct {
-        const char *word;
-        bool is_nan;
-    } words[] = {{"true", false}, {"false", false},   {"null", false},
-                 {"NaN", true},   {"Infinity", true}, {"-Infinity", true}};
-    for (size_t i = 0; i < VKM_COUNTOF(words); i++) {
-        size_t n = strlen(words[i].word);
-        if ((size_t)(s->end - s->at) < n || memcmp(s->at, words[i].word, n) != 0) continue;
-        if (words[i].is_nan && !s->nan_as_null)
-            return bad(s, "NaN and Infinity are not JSON; write null or a number");
-        if (words[i].is_nan && s->patched) {
-            vkm_strbuf_add(s->patched, s->copied, (size_t)(s->at - s->copied));
-            vkm_strbuf_puts(s->patched, "null");
-            s->copied = s->at + n;
-        }
-        s->at += n;
-        return true;
-    }
-    return bad(s, "expected a value");
-}
-
-static bool scan_value(scan *s);
-
-static bool scan_group(scan *s, char close) {
-    if (++s->depth > s->max_depth) return bad(s, "nested too deeply");
-    s->at++;
-    skip_space(s);
-    if (s->at < s->end && *s->at == close) goto done;
-    for (;;) {
-        if (close == '}') {
-            if (s->at >= s->end || *s->at != '"') return bad(s, "expected a key in double quotes");
-            if (!scan_string(s)) return false;
-            skip_space(s);
-            if (s->at >= s->end || *s->at != ':') return bad(s, "expected ':' after a key");
-            s->at++;
-        }
-        if (!scan_value(s)) return false;
-        if (s->at < s->end && *s->at == close) break;
-        if (s->at >= s->end) return bad(s, "the text ends inside an object or array");
-        if (*s->at != ',')
-            return bad(s, close == '}' ? "expected ',' or '}'" : "expected ',' or ']'");
-        s->at++;
-        skip_space(s);
-    }
-done:
-    s->at++;
-    s->depth--;
-    return true;
-}
-
-static bool scan_value(scan *s) {
-    skip_space(s);
-    if (s->at >= s->end) return bad(s, "the text ends where a value is expected");
-    bool wanted = ++s->n_values == s->want;
-    if (wanted) s->found = s->at;
-    char c = *s->at;
-    bool ok = c == '{'   ? scan_group(s, '}')
-              : c == '[' ? scan_group(s, ']')
-              : c == '"' ? scan_string(s)
-              : (c >= '0' && c <= '9') || (c == '-' && (s->end - s->at < 2 || s->at[1] != 'I'))
-                  ? scan_number(s)
-                  : scan_word(s);
-    if (wanted) s->found_end = s->at;
-    if (ok) skip_space(s);
-    return ok;
-}
-
-static void line_column(const char *text, const char *at, size_t *line, size_t *column) {
-    *line = 1;
-    const char *start = text;
-    for (const char *p = text; p < at; p++)
-        if (*p == '\n') ++*line, start = p + 1;
-    *column = (size_t)(at - start) + 1;
-}
-
 static vkm_status scan_text(vkm_json *d, const vkm_json_limits *l, vkm_err *err) {
     vkm_strbuf patched = {0};
-    scan s = {.at = d->text,
-              .end = d->text + d->n,
-              .max_depth = l->max_depth,
-              .nan_as_null = l->nan_as_null,
-              .patched = &patched,
-              .copied = d->text};
-    bool ok = scan_value(&s);
-    if (ok && s.at < s.end) ok = bad(&s, *s.at ? "text after the value" : "a NUL after the value");
+    vkm_json_scan s = {.at = d->text,
+                       .end = d->text + d->n,
+                       .max_depth = l->max_depth,
+                       .nan_as_null = l->nan_as_null,
+                       .patched = &patched,
+                       .copied = d->text};
+    bool ok = vkm_json_scan_value(&s);
+    if (ok && s.at < s.end) {
+        s.wrong = *s.at ? "text after the value" : "a NUL after the value";
+        ok = false;
+    }
     if (!ok) {
         size_t line, column;
-        line_column(d->text, s.at, &line, &column);
+        vkm_text_place(d->text, s.at, &line, &column);
         vkm_strbuf_free(&patched);
         return vkm_fail(err, VKM_FAILED, "%s:%zu:%zu: %s", d->name, line + d->line0, column,
                         s.wrong);
@@ -431,9 +242,9 @@ static const char *source(vkm_jv v, vkm_strbuf *path, const char **end) {
     size_t ordinal = 0;
     bool there = locate(v.doc->root, v.v, &ordinal, path);
     VKM_BUG_ON(!there, "the value is not of this document");
-    scan s = {
+    vkm_json_scan s = {
         .at = v.doc->text, .end = v.doc->text + v.doc->n, .max_depth = 1 << 20, .want = ordinal};
-    scan_value(&s);
+    vkm_json_scan_value(&s);
     VKM_BUG_ON(!s.found, "value %zu of %s", ordinal, v.doc->name);
     *end = s.found_end;
     return s.found;
@@ -448,7 +259,7 @@ vkm_status vkm_json_fail(vkm_jv v, vkm_err *err, const char *fmt, ...) {
     vkm_strbuf path = {0};
     const char *end;
     size_t line, column;
-    line_column(v.doc->text, source(v, &path, &end), &line, &column);
+    vkm_text_place(v.doc->text, source(v, &path, &end), &line, &column);
     vkm_fail(err, VKM_FAILED, "%s:%zu:%zu: %s%s%s", v.doc->name, line + v.doc->line0, column,
              vkm_strbuf_str(&path), path.n ? ": " : "", msg);
     vkm_strbuf_free(&path);
@@ -484,7 +295,7 @@ vkm_jv vkm_json_find(vkm_jv object, const char *key) {
 /* ---- typed values ------------------------------------------------------------------------------
  */
 
-static vkm_status fail_type(vkm_jv v, const char *need, vkm_err *err) {
+vkm_status vkm_json_fail_type(vkm_jv v, const char *need, vkm_err *err) {
     static const char *const names[] = {"absent",   "null",     "a boolean", "a number",
                                         "a string", "an array", "an object"};
     return vkm_json_fail(v, err, "must be %s, is %s", need, names[vkm_json_typeof(v)]);
@@ -506,7 +317,7 @@ static bool exact_digits(vkm_jv v, bool *negative, uint64_t *magnitude) {
 }
 
 static vkm_status integer(vkm_jv v, bool *negative, uint64_t *magnitude, vkm_err *err) {
-    if (vkm_json_typeof(v) != VKM_JSON_NUMBER) return fail_type(v, "an integer", err);
+    if (vkm_json_typeof(v) != VKM_JSON_NUMBER) return vkm_json_fail_type(v, "an integer", err);
     double d = v.v->valuedouble;
     *negative = d < 0;
     if (d != floor(d)) return vkm_json_fail(v, err, "must be an integer, is %.17g", d);
@@ -545,7 +356,7 @@ vkm_status vkm_json_u64(vkm_jv v, uint64_t *out, vkm_err *err) {
 }
 
 vkm_status vkm_json_double(vkm_jv v, double min, double max, double *out, vkm_err *err) {
-    if (vkm_json_typeof(v) != VKM_JSON_NUMBER) return fail_type(v, "a number", err);
+    if (vkm_json_typeof(v) != VKM_JSON_NUMBER) return vkm_json_fail_type(v, "a number", err);
     double d = v.v->valuedouble;
     if (!(d >= min && d <= max))
         return vkm_json_fail(v, err, "must be from %g to %g, is %.9g", min, max, d);
@@ -554,86 +365,18 @@ vkm_status vkm_json_double(vkm_jv v, double min, double max, double *out, vkm_er
 }
 
 vkm_status vkm_json_bool(vkm_jv v, bool *out, vkm_err *err) {
-    if (vkm_json_typeof(v) != VKM_JSON_BOOL) return fail_type(v, "true or false", err);
+    if (vkm_json_typeof(v) != VKM_JSON_BOOL) return vkm_json_fail_type(v, "true or false", err);
     *out = cJSON_IsTrue(v.v);
     return VKM_OK;
 }
 
 vkm_status vkm_json_str(vkm_jv v, const char **out, vkm_err *err) {
-    if (vkm_json_typeof(v) != VKM_JSON_STRING) return fail_type(v, "a string", err);
+    if (vkm_json_typeof(v) != VKM_JSON_STRING) return vkm_json_fail_type(v, "a string", err);
     *out = v.v->valuestring;
     return VKM_OK;
 }
 
 /* Finds a member; v->v == NULL says that an optional one is absent or null. */
-static vkm_status member(vkm_jv object, const char *key, vkm_json_need need, vkm_jv *v,
-                         vkm_err *err) {
-    *v = (vkm_jv){object.doc, NULL};
-    if (vkm_json_typeof(object) != VKM_JSON_OBJECT) return fail_type(object, "an object", err);
-    vkm_jv m = vkm_json_find(object, key);
-    if (!m.v && need == VKM_JSON_REQ)
-        return vkm_json_fail(object, err, "the key \"%s\" is missing; add it", key);
-    if (need == VKM_JSON_REQ || vkm_json_typeof(m) != VKM_JSON_NULL) *v = m;
-    return VKM_OK;
-}
-
-#define GET(call)                                                                                  \
-    vkm_jv v;                                                                                      \
-    vkm_status st = member(object, key, need, &v, err);                                            \
-    return st || !v.v ? st : (call)
-
-vkm_status vkm_json_get_i64(vkm_jv object, const char *key, vkm_json_need need, int64_t min,
-                            int64_t max, int64_t *out, vkm_err *err) {
-    GET(vkm_json_i64(v, min, max, out, err));
-}
-
-vkm_status vkm_json_get_u64(vkm_jv object, const char *key, vkm_json_need need, uint64_t *out,
-                            vkm_err *err) {
-    GET(vkm_json_u64(v, out, err));
-}
-
-vkm_status vkm_json_get_double(vkm_jv object, const char *key, vkm_json_need need, double min,
-                               double max, double *out, vkm_err *err) {
-    GET(vkm_json_double(v, min, max, out, err));
-}
-
-vkm_status vkm_json_get_bool(vkm_jv object, const char *key, vkm_json_need need, bool *out,
-                             vkm_err *err) {
-    GET(vkm_json_bool(v, out, err));
-}
-
-vkm_status vkm_json_get_str(vkm_jv object, const char *key, vkm_json_need need, const char **out,
-                            vkm_err *err) {
-    GET(vkm_json_str(v, out, err));
-}
-
-vkm_status vkm_json_get_array(vkm_jv object, const char *key, vkm_json_need need, vkm_jv *out,
-                              vkm_err *err) {
-    vkm_status st = member(object, key, need, out, err);
-    if (st || !out->v || vkm_json_typeof(*out) == VKM_JSON_ARRAY) return st;
-    return fail_type(*out, "an array", err);
-}
-
-vkm_status vkm_json_get_object(vkm_jv object, const char *key, vkm_json_need need, vkm_jv *out,
-                               vkm_err *err) {
-    vkm_status st = member(object, key, need, out, err);
-    if (st || !out->v || vkm_json_typeof(*out) == VKM_JSON_OBJECT) return st;
-    return fail_type(*out, "an object", err);
-}
-
-vkm_status vkm_json_known_keys(vkm_jv object, const char *const *known, size_t n, vkm_err *err) {
-    if (vkm_json_typeof(object) != VKM_JSON_OBJECT) return fail_type(object, "an object", err);
-    for (vkm_jv m = vkm_json_first(object); m.v; m = vkm_json_next(m)) {
-        size_t i = 0;
-        while (i < n && strcmp(known[i], m.v->string) != 0) i++;
-        if (i < n) continue;
-        char hint[VKM_CHOICE_BYTES * 2];
-        return vkm_json_fail(m, err, "unknown key%s; remove it or correct its name",
-                             vkm_text_hint(m.v->string, "", known, n, hint));
-    }
-    return VKM_OK;
-}
-
 /* ---- JSON Lines --------------------------------------------------------------------------------
  */
 

@@ -53,6 +53,8 @@ vkm_jv vkm_json_root(const vkm_json *doc);
 vkm_json_type vkm_json_typeof(vkm_jv v);
 /* Fails with "name:line:column: key.path: " before the message. */
 vkm_status vkm_json_fail(vkm_jv v, vkm_err *err, const char *fmt, ...) VKM_PRINTF(3, 4);
+/* The same: "must be `need`, is (its type)"; need is such as "an integer". */
+vkm_status vkm_json_fail_type(vkm_jv v, const char *need, vkm_err *err);
 
 /* Members of an object and elements of an array, in the order of the text:
  *   for (vkm_jv e = vkm_json_first(a); e.v; e = vkm_json_next(e)) ... */
