@@ -13,6 +13,7 @@
 #include "rl/policy.h"
 
 enum { PROMPT, NEW, ROWS }; /* sizes of a row: prompt tokens, completion tokens, rollouts */
+enum { GROUP = 4 };         /* rollouts of one prompt in a training step */
 
 typedef struct setup {
     vkm_policy *policy;
@@ -100,6 +101,7 @@ static vkm_status train(vkm_bench *b, const vkm_bench_row *row, vkm_bench_result
     if (!x || setup_make(b, row, &s, err)) goto done;
     for (uint32_t i = 0; i < n; i++)
         x[i] = (vkm_example){.seq = {s.sequence, len, row->size[PROMPT]},
+                             .group = i / GROUP,
                              .f = {1, 0.5f},
                              .g = {0.5f, 0.5f},
                              .xs = {0.5f, 0.5f},
@@ -121,6 +123,6 @@ done:
 
 static const vkm_bench_row rows[] = {
     {"decode/tiny", "16 rows, 64 + 64 tokens", decode, {64, 64, 16}},
-    {"train/tiny", "16 rows, 64 + 64 tokens", train, {64, 64, 16}},
+    {"train/tiny", "16 rows in groups of 4, 64 + 64 tokens", train, {64, 64, 16}},
 };
 const vkm_bench_group vkm_bench_policy = {rows, VKM_COUNTOF(rows)};

@@ -3,6 +3,26 @@
  * frozen. */
 #include "model/forward.h"
 
+/* Gradient of one factor, c += sum over sequences of g a b^T: group by group, each summed on its
+ * own before it enters the step's sum, so that no cut into batches changes a bit. */
+static void factor_grad(const vkm_pass *p, const vkm_module *mod, int factor, vkm_tensor a,
+                        vkm_tensor b, uint32_t n) {
+    vkm_work *w = p->w;
+    uint32_t e = p->adapter->n_experts, rank = p->adapter->rank, t = w->n_rows;
+    vkm_tensor sum = mod->group_grad[factor];
+    for (uint32_t i = 0; i < p->n_groups; i++) {
+        const vkm_batch_group *g = &p->groups[i];
+        VKM_OP(p->s, gemm_seg, .a = a, .b = b,
+               .seqs = vkm_view(w->seqs, 4ull * g->first, 4ull * g->n),
+               .scale = vkm_view(w->g, (uint64_t)g->first * e, (uint64_t)g->n * e), .c = sum,
+               .m = e * rank, .n = n, .kpa = t, .kpb = t, .n_seq = g->n, .rows_per_scale = rank,
+               .scale_stride = e);
+        if (g->closes)
+            VKM_OP(p->s, accumulate, .group = sum, .total = mod->grad[factor],
+                   .n = (uint32_t)sum.n);
+    }
+}
+
 /* From dy, an operand (T, d_out): adds to the module's group gradients and to w->df, and writes
  * dx = W^T dy + sum_e xs_e (dA_e^T (v+z) + A0_e^T z) (+ res). x is the Linear's input operand. */
 static void adapted_linear_bwd(const vkm_pass *p, uint32_t layer, vkm_linear_id id, vkm_tensor x,
@@ -36,14 +56,10 @@ static void adapted_linear_bwd(const vkm_pass *p, uint32_t layer, vkm_linear_id 
 
     VKM_OP(p->s, pack_transpose, .x = x, .row_seq = w->row_seq, .y = in_t, .n_rows = t,
            .n_cols = lin->d_in, .has_seq = 1);
-    VKM_OP(p->s, gemm_seg, .a = pt, .b = in_t, .seqs = w->seqs, .scale = w->g,
-           .c = mod->group_grad[0], .m = er, .n = lin->d_in, .kpa = t, .kpb = t, .n_seq = w->n_seq,
-           .rows_per_scale = a->rank, .scale_stride = a->n_experts);
+    factor_grad(p, mod, 0, pt, in_t, lin->d_in);
     VKM_OP(p->s, pack_transpose, .x = dy, .row_seq = w->row_seq, .y = dy_t, .n_rows = t,
            .n_cols = lin->d_out, .has_seq = 1);
-    VKM_OP(p->s, gemm_seg, .a = ht, .b = dy_t, .seqs = w->seqs, .scale = w->g,
-           .c = mod->group_grad[1], .m = er, .n = lin->d_out, .kpa = t, .kpb = t, .n_seq = w->n_seq,
-           .rows_per_scale = a->rank, .scale_stride = a->n_experts);
+    factor_grad(p, mod, 1, ht, dy_t, lin->d_out);
 }
 
 /* Gradient of RoPE and the per-head norm: dq or dk (T, heads D) fp32 to the Linear's dy operand. */

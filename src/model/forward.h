@@ -84,6 +84,12 @@ static inline uint32_t vkm_seq_rows(uint32_t len) {
 vkm_status vkm_work_set_batch(vkm_work *w, const vkm_seq *seqs, uint32_t n_seq,
                               vkm_err *err) VKM_MUST_CHECK;
 
+/* Sequences of a batch that belong to one group, in the order of the batch. */
+typedef struct vkm_batch_group {
+    uint32_t first, n; /* sequences */
+    int closes;        /* the group ends here: its sum of gradients enters the step's */
+} vkm_batch_group;
+
 /* One pass: which adapter, and where a layer's keys and values go. */
 typedef struct vkm_pass {
     vkm_stream *s;
@@ -92,6 +98,8 @@ typedef struct vkm_pass {
     int pool;                        /* write w->pooled from the deployed expert's A x */
     const vkm_tensor *k, *v;         /* per layer (rows, K D) bf16; NULL: the workspace's own */
     const struct vkm_decode *decode; /* attention over a cache in place of the batch's own rows */
+    const vkm_batch_group *groups;   /* of the backward pass: all sequences once */
+    uint32_t n_groups;
 } vkm_pass;
 
 /* Embedding and all layers over the batch: w->x[L] (or the last used of two) holds the residual
@@ -104,7 +112,8 @@ void vkm_layer_forward(const vkm_pass *p, uint32_t layer, vkm_tensor x, vkm_tens
 void vkm_head_forward(const vkm_pass *p, vkm_tensor x_final);
 
 /* Backward of the head and all layers from w->coef, dL/dlogp of each completion token times the
- * loss scale. Adds to the adapter's group gradients (scaled by w->g) and to w->df. Needs w->x of
+ * loss scale. Adds to the adapter's group gradients (scaled by w->g), which are moved to the step's
+ * where a group closes, and to w->df. Needs w->x of
  * vkm_forward with the same pass. */
 void vkm_backward(const vkm_pass *p);
 

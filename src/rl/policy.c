@@ -74,12 +74,10 @@ static uint32_t n_completion(const vkm_example *x) {
     return x->seq.len - x->seq.comp0;
 }
 
-/* How many examples from `first` make one micro-batch: within the row limit, and of one group. */
-static uint32_t micro_batch(const vkm_policy *p, const vkm_example *x, uint32_t first, uint32_t n,
-                            int one_group) {
+/* How many examples from `first` make one micro-batch: as many as the row limit takes. */
+static uint32_t micro_batch(const vkm_policy *p, const vkm_example *x, uint32_t first, uint32_t n) {
     uint32_t rows = 0, i = first;
     for (; i < n && i - first < p->work->max.seqs; i++) {
-        if (one_group && x[i].group != x[first].group) break;
         rows += vkm_seq_rows(x[i].seq.len);
         if (rows > p->work->max.rows) break;
     }
@@ -149,7 +147,7 @@ vkm_status vkm_policy_read(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err *e
     uint64_t width = (uint64_t)p->adapter->n_modules * p->adapter->rank;
     for (uint32_t first = 0, count; first < n; first += count) {
         vkm_example *b = x + first;
-        count = micro_batch(p, x, first, n, 0);
+        count = micro_batch(p, x, first, n);
         if (set_batch(p, b, count, err)) return err->status;
         vkm_pass pass = {.s = p->s, .w = p->work, .adapter = p->adapter, .pool = b->pooled != NULL};
         vkm_tensor hidden = vkm_forward(&pass);
@@ -172,11 +170,6 @@ static void each_gradient(vkm_policy *p, void (*record)(vkm_stream *, vkm_tensor
 static void record_zero(vkm_stream *s, vkm_tensor group, vkm_tensor total) {
     VKM_OP(s, zero, .y = group, .n = (uint32_t)group.n);
     VKM_OP(s, zero, .y = total, .n = (uint32_t)total.n);
-}
-
-/* The group's sum enters the step's, and starts anew. */
-static void record_close_group(vkm_stream *s, vkm_tensor group, vkm_tensor total) {
-    VKM_OP(s, accumulate, .group = group, .total = total, .n = (uint32_t)total.n);
 }
 
 vkm_status vkm_policy_zero_grad(vkm_policy *p, vkm_err *err) {
@@ -204,7 +197,21 @@ static vkm_status read_terms(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err 
     return st;
 }
 
+/* The groups of examples [first, first + count) of n; a group may go on in the next batch. */
+static uint32_t groups_of(const vkm_example *x, uint32_t first, uint32_t count, uint32_t n,
+                          vkm_batch_group *out) {
+    uint32_t n_groups = 0;
+    for (uint32_t i = first; i < first + count; i++) {
+        if (i == first || x[i].group != x[i - 1].group)
+            out[n_groups++] = (vkm_batch_group){.first = i - first};
+        out[n_groups - 1].n++;
+        out[n_groups - 1].closes = i + 1 == n || x[i + 1].group != x[i].group;
+    }
+    return n_groups;
+}
+
 static vkm_status train_micro_batch(vkm_policy *p, vkm_example *x, uint32_t n,
+                                    const vkm_batch_group *groups, uint32_t n_groups,
                                     const vkm_loss_options *o, vkm_err *err) {
     vkm_work *w = p->work;
     uint32_t e = p->adapter->n_experts;
@@ -216,7 +223,8 @@ static vkm_status train_micro_batch(vkm_policy *p, vkm_example *x, uint32_t n,
         (o->beta > 0 && /* else it is not read */
          upload_tokens(p, p->logp_ref, x, n, offsetof(vkm_example, logp_ref), err)))
         return err->status;
-    vkm_pass pass = {.s = p->s, .w = w, .adapter = p->adapter};
+    vkm_pass pass = {
+        .s = p->s, .w = w, .adapter = p->adapter, .groups = groups, .n_groups = n_groups};
     vkm_head_forward(&pass, vkm_forward(&pass));
     VKM_OP(p->s, grpo_loss, .logp = w->logp, .logp_old = p->logp_old, .logp_ref = p->logp_ref,
            .adv = p->adv, .weight = p->weight, .tok_seq = w->comp_seq, .coef = w->coef,
@@ -237,11 +245,12 @@ static vkm_status train_micro_batch(vkm_policy *p, vkm_example *x, uint32_t n,
 
 vkm_status vkm_policy_train(vkm_policy *p, vkm_example *x, uint32_t n, const vkm_loss_options *o,
                             vkm_err *err) {
-    for (uint32_t first = 0, count; first < n; first += count) {
-        count = micro_batch(p, x, first, n, 1);
-        if (train_micro_batch(p, x + first, count, o, err)) return err->status;
-        uint32_t next = first + count;
-        if (next == n || x[next].group != x[first].group) each_gradient(p, record_close_group);
+    vkm_batch_group *groups = vkm_calloc(n, sizeof *groups, "a step", err);
+    for (uint32_t first = 0, count; groups && first < n && !err->status; first += count) {
+        count = micro_batch(p, x, first, n);
+        uint32_t n_groups = groups_of(x, first, count, n, groups);
+        (void)!train_micro_batch(p, x + first, count, groups, n_groups, o, err);
     }
-    return vkm_stream_flush(p->s, err);
+    free(groups);
+    return err->status;
 }
