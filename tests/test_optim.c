@@ -5,6 +5,7 @@
 
 #include "ops/numerics.h"
 #include "ops/optim.h"
+#include "rl/optimizer.h"
 
 static vkm_backend_id backend_of(void **state) {
     return *(const vkm_backend_id *)*state;
@@ -51,6 +52,37 @@ static void long_sums(void **state) {
     assert_true(fabs(total - exact) < 1e-6 * exact);
     bench_close(&b);
     free(x);
+}
+
+/* The parts of a group's gradients (experts), and the norm of all, from the same gradients. */
+static void sums_of_parts(void **state) {
+    enum { LONG = 2 * (VKM_SUM_BLOCK + 77), SHORT = 2 * 5 };
+    bench b = bench_open(backend_of(state));
+    vkm_trainable t[2] = {{.grad = bench_new(&b, VKM_F32, LONG)},
+                          {.grad = bench_new(&b, VKM_F32, SHORT)}};
+    float *x = malloc(sizeof *x * LONG), norm;
+    double want[2] = {0, 0}, got[2];
+    uint64_t rng = 5;
+    vkm_err err = {0};
+    vkm_optimizer *o = NULL;
+    int finite;
+    for (int i = 0; i < 2; i++) {
+        uint32_t n = (uint32_t)t[i].grad.n;
+        for (uint32_t j = 0; j < n; j++) {
+            x[j] = (float)bench_normal(&rng) * (j < n / 2 ? 1 : 4);
+            want[j < n / 2 ? 0 : 1] += (double)x[j] * (double)x[j];
+        }
+        bench_write(&b, t[i].grad, x);
+    }
+    bench_check(vkm_optimizer_new(b.dev, t, 2, NULL, &o, &err), &err);
+    bench_check(vkm_optimizer_part_sums(o, b.s, 2, got, &err), &err);
+    for (int i = 0; i < 2; i++) assert_true(fabs(got[i] - want[i]) < 1e-5 * want[i]);
+    bench_check(vkm_optimizer_norm(o, b.s, 0, &norm, &finite, &err), &err);
+    double all = sqrt(want[0] + want[1]) / (double)VKM_LOSS_SCALE;
+    assert_true(finite && fabs((double)norm - all) < 1e-5 * all);
+    vkm_optimizer_free(o);
+    free(x);
+    bench_close(&b);
 }
 
 static void clip_factor(void **state) {
@@ -182,18 +214,11 @@ static void group_sums(void **state) {
 int main(void) {
     static const vkm_backend_id cpu = VKM_CPU, vulkan = VKM_VULKAN, oracle = VKM_ORACLE;
     const struct CMUnitTest tests[] = {
-        ON(long_sums, cpu),
-        ON(long_sums, vulkan),
-        ON(clip_factor, cpu),
-        ON(clip_factor, vulkan),
-        ON(clip_factor, oracle),
-        ON(adamw_by_coordinate, cpu),
-        ON(adamw_by_coordinate, oracle),
-        ON(adamw_by_tensor, cpu),
-        ON(adamw_by_tensor, oracle),
-        ON(decay_alone, cpu),
-        ON(decay_alone, vulkan),
-        ON(group_sums, cpu),
+        ON(long_sums, cpu),        ON(long_sums, vulkan),        ON(sums_of_parts, cpu),
+        ON(sums_of_parts, vulkan), ON(clip_factor, cpu),         ON(clip_factor, vulkan),
+        ON(clip_factor, oracle),   ON(adamw_by_coordinate, cpu), ON(adamw_by_coordinate, oracle),
+        ON(adamw_by_tensor, cpu),  ON(adamw_by_tensor, oracle),  ON(decay_alone, cpu),
+        ON(decay_alone, vulkan),   ON(group_sums, cpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

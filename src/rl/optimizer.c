@@ -16,12 +16,12 @@ vkm_status vkm_optimizer_new(vkm_dev *dev, const vkm_trainable *tensors, uint32_
     o->tensors = vkm_calloc(n, sizeof *tensors, "the optimizer", err);
     if (!o->tensors) goto fail;
     memcpy(o->tensors, tensors, n * sizeof *tensors);
-    uint64_t most = 1;
+    uint64_t blocks = 0; /* a part begins a block of its own */
     for (uint32_t i = 0; i < n; i++)
-        if (vkm_n_sum_blocks(tensors[i].grad.n) > most) most = vkm_n_sum_blocks(tensors[i].grad.n);
+        blocks += vkm_n_sum_blocks((uint32_t)tensors[i].grad.n) + VKM_MAX_EXPERTS;
     vkm_plan *p = dry ? dry : vkm_plan_new(dev);
-    vkm_plan_add(p, &o->blocks, VKM_F32, most, "optimizer");
-    vkm_plan_add(p, &o->sums, VKM_F32, n, "optimizer");
+    vkm_plan_add(p, &o->blocks, VKM_F32, blocks, "optimizer");
+    vkm_plan_add(p, &o->sums, VKM_F32, (uint64_t)n * VKM_MAX_EXPERTS, "optimizer");
     vkm_plan_add(p, &o->clip, VKM_F32, VKM_CLIP_WORDS, "optimizer");
     if (!dry && vkm_plan_commit(p, &o->mem, err)) goto fail;
     *out = o;
@@ -40,14 +40,42 @@ void vkm_optimizer_free(vkm_optimizer *o) {
 
 static const float inv_scale = 1.0f / VKM_LOSS_SCALE; /* a power of two: exact */
 
+/* Sums of squares of each of `parts` parts of every gradient into o->sums. All first sums, then all
+ * second ones: one barrier between. */
+static void record_sums(vkm_optimizer *o, vkm_stream *s, uint32_t parts) {
+    for (int second = 0; second < 2; second++) {
+        uint64_t at = 0;
+        for (uint32_t i = 0; i < o->n * parts; i++) {
+            vkm_tensor g = o->tensors[i / parts].grad;
+            uint32_t n = (uint32_t)(g.n / parts), blocks = vkm_n_sum_blocks(n);
+            vkm_tensor x = vkm_view(g, (uint64_t)(i % parts) * n, n);
+            vkm_tensor y = vkm_view(o->blocks, at, blocks);
+            if (second)
+                VKM_OP(s, sum5, .x = y, .y = vkm_view(o->sums, i, 1), .n = blocks);
+            else
+                VKM_OP(s, sumsq, .x = x, .y = y, .n = n);
+            at += blocks;
+        }
+    }
+}
+
+vkm_status vkm_optimizer_part_sums(vkm_optimizer *o, vkm_stream *s, uint32_t parts, double *sums,
+                                   vkm_err *err) {
+    VKM_BUG_ON(parts == 0 || parts > VKM_MAX_EXPERTS, "%u parts", parts);
+    uint32_t n = o->n * parts;
+    float *all = vkm_calloc(n, sizeof *all, "sums", err);
+    if (!all) return err->status;
+    record_sums(o, s, parts);
+    for (uint32_t i = 0; i < parts; i++) sums[i] = 0;
+    if (!vkm_stream_flush(s, err) && !vkm_read(o->dev, vkm_view(o->sums, 0, n), all, err))
+        for (uint32_t i = 0; i < n; i++) sums[i % parts] += (double)all[i];
+    free(all);
+    return err->status;
+}
+
 vkm_status vkm_optimizer_norm(vkm_optimizer *o, vkm_stream *s, float max_norm, float *norm,
                               int *finite, vkm_err *err) {
-    for (uint32_t i = 0; i < o->n; i++) {
-        uint32_t n = (uint32_t)o->tensors[i].grad.n, blocks = vkm_n_sum_blocks(n);
-        VKM_OP(s, sumsq, .x = o->tensors[i].grad, .y = vkm_view(o->blocks, 0, blocks), .n = n);
-        VKM_OP(s, sum5, .x = vkm_view(o->blocks, 0, blocks), .y = vkm_view(o->sums, i, 1),
-               .n = blocks);
-    }
+    record_sums(o, s, 1);
     VKM_OP(s, clip_coef, .sums = o->sums, .clip = o->clip, .n = o->n, .max_norm = max_norm,
            .inv_scale = inv_scale);
     float out[VKM_CLIP_WORDS];

@@ -27,7 +27,9 @@ typedef struct vkm_optimizer {
     vkm_mem *mem;
     vkm_trainable *tensors;
     uint32_t n;
-    vkm_tensor blocks, sums, clip; /* partial sums; (n) sums of squares; {norm, factor, finite} */
+    vkm_tensor blocks; /* partial sums, a place for each part of each tensor */
+    vkm_tensor sums;   /* (n, VKM_MAX_EXPERTS) sums of squares; of the norm the first n */
+    vkm_tensor clip;   /* {norm, factor, finite} */
 } vkm_optimizer;
 
 /* Tensors are copied. dry: as in vkm_model_load. */
@@ -39,6 +41,10 @@ void vkm_optimizer_free(vkm_optimizer *o); /* accepts NULL */
  * *finite is 0 when any gradient is NaN or Inf. */
 vkm_status vkm_optimizer_norm(vkm_optimizer *o, vkm_stream *s, float max_norm, float *norm,
                               int *finite, vkm_err *err) VKM_MUST_CHECK;
+/* Sums of squares of `parts` equal parts of all gradients (an adapter's experts), times the square
+ * of the loss scale; on the device, for the log. */
+vkm_status vkm_optimizer_part_sums(vkm_optimizer *o, vkm_stream *s, uint32_t parts, double *sums,
+                                   vkm_err *err) VKM_MUST_CHECK;
 /* Records the update, with the clip factor of the last vkm_optimizer_norm: decay of the parameters
  * (toward 0, which for the adapter is its init), then AdamW. */
 void vkm_optimizer_step(vkm_optimizer *o, vkm_stream *s, const vkm_adam_rates *r);

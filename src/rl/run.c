@@ -280,15 +280,25 @@ void vkm_run_close(vkm_run *r) {
 /* ---- hash
  * ---------------------------------------------------------------------------------------- */
 
+/* Tensor by tensor: the host never holds the whole adapter. */
 vkm_status vkm_run_hash(const vkm_run *r, char hex[VKM_HASH_HEX], vkm_err *err) {
-    uint64_t n = vkm_adapter_size(r->policy->adapter, VKM_STATE_PARAM);
-    uint64_t m = r->router ? vkm_router_state_size(r->router) : 0;
-    uint64_t trained = r->router ? r->router->P + 1 : 0;
-    float *x = vkm_calloc(n + m, sizeof *x, "the weights' hash", err);
+    const vkm_adapter *a = r->policy->adapter;
+    uint64_t room = r->router ? vkm_router_state_size(r->router) : 1;
+    vkm_hash_state h;
+    for (uint32_t i = 0; i < 2 * a->n_modules; i++) {
+        uint64_t n = a->modules[i / 2].param[i % 2].n;
+        room = n > room ? n : room;
+    }
+    float *x = vkm_calloc(room, sizeof *x, "the weights' hash", err);
     if (!x) return err->status;
-    if (!vkm_adapter_read(r->policy->adapter, VKM_STATE_PARAM, x, err) &&
-        !(r->router && vkm_router_read(r->router, x + n, err)))
-        vkm_hash_hex(vkm_hash(x, (n + trained) * sizeof *x), hex);
+    vkm_hash_begin(&h);
+    for (uint32_t i = 0; i < 2 * a->n_modules && !err->status; i++) {
+        vkm_tensor t = a->modules[i / 2].param[i % 2];
+        if (!vkm_read(r->dev, t, x, err)) vkm_hash_add(&h, x, t.n * sizeof *x);
+    }
+    if (!err->status && r->router && !vkm_router_read(r->router, x, err))
+        vkm_hash_add(&h, x, (r->router->P + 1ull) * sizeof *x);
+    if (!err->status) vkm_hash_hex(vkm_hash_now(&h), hex);
     free(x);
     return err->status;
 }

@@ -153,24 +153,13 @@ static vkm_adam_rates rates(const vkm_run *r, double lr, double decay, double ma
 
 /* |g_hack| / (|g_dep| + |g_hack|) over the adapter. */
 static vkm_status gradient_share(vkm_run *r, double *qmass, vkm_err *err) {
-    const vkm_adapter *a = r->policy->adapter;
-    uint64_t n = vkm_adapter_size(a, VKM_STATE_GRAD);
-    float *g = vkm_calloc(n, sizeof *g, "gradients", err);
-    if (!g) return err->status;
-    if (!vkm_adapter_read(a, VKM_STATE_GRAD, g, err)) {
-        double sum[2] = {0, 0};
-        const float *at = g;
-        for (uint32_t i = 0; i < a->n_modules; i++)
-            for (int f = 0; f < 2; f++) {
-                uint64_t block = vkm_module_tensor(&a->modules[i], VKM_STATE_GRAD, f)->n / 2;
-                for (uint64_t j = 0; j < 2 * block; j++, at++)
-                    sum[j / block] += (double)*at * (double)*at;
-            }
-        double dep = sqrt(sum[VKM_DEPLOYED]), hack = sqrt(sum[VKM_HACK]);
-        *qmass = hack / (dep + hack);
-    }
-    free(g);
-    return err->status;
+    double sum[VKM_MAX_EXPERTS];
+    VKM_BUG_ON(r->policy->adapter->n_experts != VKM_MAX_EXPERTS, "both experts' blocks are read");
+    if (vkm_optimizer_part_sums(r->opt, r->policy->s, VKM_MAX_EXPERTS, sum, err))
+        return err->status;
+    double dep = sqrt(sum[VKM_DEPLOYED]), hack = sqrt(sum[VKM_HACK]);
+    *qmass = hack / (dep + hack);
+    return VKM_OK;
 }
 
 static vkm_status update(vkm_run *r, vkm_step_result *out, vkm_err *err) {
