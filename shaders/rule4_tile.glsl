@@ -12,9 +12,36 @@ layout(constant_id = 3) const uint TILE_N = 64;      /* their product */
 layout(constant_id = 4) const uint TILE_SPREAD = 0;  /* 1: see vkm_spread */
 layout(constant_id = 5) const uint TILE_UNROLL = 2;  /* words of K a pass: 1, 2 or 4 */
 
+/* Words 2 at and 2 at + 1, words 4 at to 4 at + 3 of a buffer. */
+#ifdef VKM_WIDE
+#extension GL_EXT_shader_explicit_arithmetic_types_int64 : require
+layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer U64_R {
+    uint64_t v[];
+};
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer U64x2_R {
+    u64vec2 v[];
+};
+uvec2 vkm_words2(uvec2 addr, uint at) {
+    return unpackUint2x32(U64_R(addr).v[at]);
+}
+uvec4 vkm_words4(uvec2 addr, uint at) {
+    u64vec2 w = U64x2_R(addr).v[at];
+    return uvec4(unpackUint2x32(w.x), unpackUint2x32(w.y));
+}
+#else
+layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer U32x2_R {
+    uvec2 v[];
+};
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer U32x4_R {
     uvec4 v[];
 };
+uvec2 vkm_words2(uvec2 addr, uint at) {
+    return U32x2_R(addr).v[at];
+}
+uvec4 vkm_words4(uvec2 addr, uint at) {
+    return U32x4_R(addr).v[at];
+}
+#endif
 
 uint vkm_tile_row() {
     return gl_WorkGroupID.y * TILE_ROWS;
@@ -26,7 +53,7 @@ uint vkm_tile_col(uint c) {
     return (four * gl_WorkGroupSize.x + gl_LocalInvocationID.x) * 4u + c % 4u;
 }
 
-/* Whether eight lanes load eight rows of A at once and broadcast them, for drivers where a uniform
+/* Whether eight lanes load sixteen rows of A at once and broadcast them, for drivers where a uniform
  * load costs as much as one that is not. */
 bool vkm_spread() {
     return TILE_SPREAD != 0u && TILE_ROWS >= 8u && gl_SubgroupSize >= 8u;
@@ -56,22 +83,21 @@ void vkm_tile_rule4(vkm_operand a, vkm_operand b, uint k, out precise float y[TI
         for (uint w = 2u * k0; w < end; w += 4u * TILE_UNROLL) {
             [[unroll]] for (uint h = 0u; h < 4u * TILE_UNROLL; h += 4u) {
                 uvec4 y4[TILE_COLS / 4u];
-                uint own[(TILE_ROWS + 7u) / 8u]; /* this lane's rows of A, when lanes share them */
+                uvec2 own[(TILE_ROWS + 15u) / 16u]; /* this lane's rows of A, when lanes share them */
                 if (vkm_spread()) {
-                    [[unroll]] for (uint r = 0u; r < TILE_ROWS; r += 8u) {
-                        uint first = (a_at[r / 16u] + w + h) * 4u + r % 16u;
-                        own[r / 8u] = U32_R(a.addr).v[first + gl_SubgroupInvocationID % 8u];
-                    }
+                    [[unroll]] for (uint p = 0u; p < (TILE_ROWS + 15u) / 16u; p++)
+                        own[p] = vkm_words2(a.addr, (a_at[p] + w + h) * 2u +
+                                                        gl_SubgroupInvocationID % min(8u, TILE_ROWS / 2u));
                 }
                 [[unroll]] for (uint c = 0u; c < TILE_COLS / 4u; c++)
-                    y4[c] = U32x4_R(b.addr).v[b_at[c] + w + h];
+                    y4[c] = vkm_words4(b.addr, b_at[c] + w + h);
                 [[unroll]] for (uint r = 0u; r < TILE_ROWS; r += 4u) {
                     uvec4 x4;
                     if (vkm_spread()) {
                         [[unroll]] for (uint q = 0u; q < 4u; q++)
-                            x4[q] = subgroupBroadcast(own[r / 8u], r % 8u + q);
+                            x4[q] = subgroupBroadcast(own[r / 16u][q % 2u], (r % 16u + q) / 2u);
                     } else {
-                        x4 = U32x4_R(a.addr).v[a_at[r / 16u] + w + h + r % 16u / 4u];
+                        x4 = vkm_words4(a.addr, a_at[r / 16u] + w + h + r % 16u / 4u);
                     }
                     [[unroll]] for (uint i = 0u; i < 4u * TILE_COLS; i++) {
                         uint x = x4[i / TILE_COLS], at = r * TILE_COLS + i;

@@ -1,6 +1,7 @@
 /* Compares the product kernels with OpenBLAS sgemm in one run, in turns, so that other load on the
  * machine meets all of them alike. Ours start from row-major fp32 as sgemm does: packing both
- * operands is counted. Prints best times of each and ratios (above 1: faster than OpenBLAS).
+ * operands is counted. Prints best times of each and ratios (above 1: faster than OpenBLAS), by the
+ * clock and by processor time, which tells the same on a machine that has other work.
  *
  *     compare_openblas [N [ROUNDS [DEVICE]]]     N x N x N, default 1024; DEVICE "none": cpu only
  */
@@ -8,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -19,8 +21,26 @@ typedef struct side {
     vkm_stream *s;
     vkm_mem *mem;
     vkm_tensor x, w, xo, wo, c;
-    double best_s;
+    double best_s, best_cpu_s;
 } side;
+
+/* Both clocks; what lies between two readings is one side's turn. */
+typedef struct moment {
+    double wall_s, cpu_s;
+} moment;
+
+static moment now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (moment){vkm_now_s(), (double)t.tv_sec + 1e-9 * (double)t.tv_nsec};
+}
+
+static void take_turn(side *d, moment from) {
+    moment to = now();
+    double wall_s = to.wall_s - from.wall_s, cpu_s = to.cpu_s - from.cpu_s;
+    if (wall_s < d->best_s) d->best_s = wall_s;
+    if (cpu_s < d->best_cpu_s) d->best_cpu_s = cpu_s;
+}
 
 /* OpenBLAS knows processors by model number and takes its slowest kernels for one it does not know;
  * the choice is made when the library is loaded, so start again with a better one. */
@@ -65,14 +85,13 @@ static void close_side(side *d) {
 }
 
 static vkm_status run_side(side *d, uint32_t n, vkm_err *err) {
-    double start = vkm_now_s();
+    moment start = now();
     VKM_OP(d->s, pack_f32, .x = d->x, .y = d->xo, .n_rows = n, .n_cols = n, .ldx = n);
     VKM_OP(d->s, pack_f32, .x = d->w, .y = d->wo, .n_rows = n, .n_cols = n, .ldx = n);
     VKM_OP(d->s, gemm, .a = d->xo, .b = d->wo, .c = d->c, .m = n, .n = n, .k = n, .kpa = n,
            .kpb = n, .ldc = n);
     vkm_status st = vkm_stream_flush(d->s, err);
-    double took = vkm_now_s() - start;
-    if (took < d->best_s) d->best_s = took;
+    take_turn(d, start);
     return st;
 }
 
@@ -87,11 +106,13 @@ int main(int argc, char **argv) {
     }
     uint64_t size = (uint64_t)n * n;
     vkm_err err = {0};
-    side sides[2] = {{.name = "cpu", .best_s = 1e9}, {.name = "vulkan", .best_s = 1e9}};
+    side blas = {.name = "openblas", .best_s = 1e9, .best_cpu_s = 1e9};
+    side sides[2] = {{.name = "cpu", .best_s = 1e9, .best_cpu_s = 1e9},
+                     {.name = "vulkan", .best_s = 1e9, .best_cpu_s = 1e9}};
     uint32_t n_sides = device && !strcmp(device, "none") ? 1 : 2;
     float *x = vkm_calloc(size, 4, "x", &err), *w = vkm_calloc(size, 4, "w", &err);
     float *c = vkm_calloc(size, 4, "c", &err);
-    double blas_s = 1e9, flops = 2.0 * n * n * n;
+    double flops = 2.0 * n * n * n;
     if (err.status) goto fail;
     for (uint64_t i = 0; i < size; i++) {
         x[i] = (float)(i * 2654435761u % 2001) / 1000 - 1;
@@ -101,19 +122,19 @@ int main(int argc, char **argv) {
     for (uint32_t i = 0; i < n_sides; i++)
         if (open_side(&sides[i], options[i], n, x, w, &err)) goto fail;
     for (uint32_t r = 0; r < rounds; r++) {
-        double start = vkm_now_s();
+        moment start = now();
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)n, (int)n, 1, x, (int)n,
                     w, (int)n, 0, c, (int)n);
-        double took = vkm_now_s() - start;
-        if (took < blas_s) blas_s = took;
+        take_turn(&blas, start);
         for (uint32_t i = 0; i < n_sides; i++)
             if (run_side(&sides[i], n, &err)) goto fail;
     }
-    printf("%-9s %9.2f ms %8.1f GFLOP/s  %s, %d threads\n", "openblas", 1e3 * blas_s,
-           flops / blas_s / 1e9, openblas_get_corename(), openblas_get_num_threads());
+    printf("%-9s %9.2f ms %8.1f GFLOP/s  %s, %d threads\n", blas.name, 1e3 * blas.best_s,
+           flops / blas.best_s / 1e9, openblas_get_corename(), openblas_get_num_threads());
     for (uint32_t i = 0; i < n_sides; i++)
-        printf("%-9s %9.2f ms %8.1f GFLOP/s  ratio %.3f  %s\n", sides[i].name,
-               1e3 * sides[i].best_s, flops / sides[i].best_s / 1e9, blas_s / sides[i].best_s,
+        printf("%-9s %9.2f ms %8.1f GFLOP/s  ratio %.3f, by processor time %.3f  %s\n",
+               sides[i].name, 1e3 * sides[i].best_s, flops / sides[i].best_s / 1e9,
+               blas.best_s / sides[i].best_s, blas.best_cpu_s / sides[i].best_cpu_s,
                vkm_dev_name(sides[i].dev));
     for (uint32_t i = 0; i < n_sides; i++) close_side(&sides[i]);
     free(x), free(w), free(c);

@@ -1,5 +1,6 @@
 /* Build tool: writes, for every line of kernels.def, <out>/<name>.glsl (the push-constant block and
  * the typed accessors LD_<param>, ST_<param>) and one spirv.S that embeds the compiled shaders.
+ * The further arguments name the kernels that have a wide form.
  * A parameter declared IN gets no ST_, so an undeclared write does not compile. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,8 +58,15 @@ static void accessors(FILE *f, const vkm_param *p) {
     }
 }
 
+static void embed(FILE *s, const char *symbol, const char *kernel, const char *form, int is) {
+    fprintf(s, ".balign 16\n.global vkm_%s_%s, vkm_%s_end_%s\nvkm_%s_%s:\n", symbol, kernel, symbol,
+            kernel, symbol, kernel);
+    if (is) fprintf(s, ".incbin \"%s%s.spv\"\n", kernel, form);
+    fprintf(s, "vkm_%s_end_%s:\n", symbol, kernel);
+}
+
 int main(int argc, char **argv) {
-    if (argc != 3) return 2;
+    if (argc < 3) return 2;
     for (size_t i = 0; i < VKM_COUNTOF(lines); i++) {
         FILE *f = open_out(argv[1], lines[i].name, ".glsl");
         uint32_t bytes = 0;
@@ -86,10 +94,11 @@ int main(int argc, char **argv) {
     }
     FILE *s = open_out(argv[2], "spirv", ".S");
     fprintf(s, ".section .note.GNU-stack,\"\",%%progbits\n.section .rodata\n");
-    for (size_t i = 0; i < VKM_COUNTOF(lines); i++)
-        fprintf(s,
-                ".balign 16\n.global vkm_spirv_%s, vkm_spirv_end_%s\nvkm_spirv_%s:\n"
-                ".incbin \"%s.spv\"\nvkm_spirv_end_%s:\n",
-                lines[i].name, lines[i].name, lines[i].name, lines[i].name, lines[i].name);
+    for (size_t i = 0; i < VKM_COUNTOF(lines); i++) {
+        int wide = 0;
+        for (int j = 3; j < argc; j++) wide |= !strcmp(argv[j], lines[i].name);
+        embed(s, "spirv", lines[i].name, "", 1);
+        embed(s, "wide", lines[i].name, ".wide", wide);
+    }
     return fclose(s) != 0;
 }

@@ -11,7 +11,8 @@
     static const vkm_param params_##name[] = {__VA_ARGS__};                                        \
     _Static_assert(sizeof(vkm_args_##name) <= 512, "arguments of " #name);                         \
     _Static_assert(VKM_COUNTOF(params_##name) <= VKM_MAX_PARAMS, "parameters of " #name);          \
-    extern const uint32_t vkm_spirv_##name[], vkm_spirv_end_##name[];
+    extern const uint32_t vkm_spirv_##name[], vkm_spirv_end_##name[], vkm_wide_##name[],           \
+        vkm_wide_end_##name[];
 #include "ops/kernels.def"
 #undef KERNEL
 
@@ -28,9 +29,16 @@
 
 const vkm_kernel vkm_kernels[VKM_N_KERNELS] = {
 #define KERNEL(name, doc, ...)                                                                     \
-    [VKM_K_##                                                                                      \
-        name] = {#name,      doc,          params_##name,    (uint32_t)VKM_COUNTOF(params_##name), \
-                 ref_##name, ref64_##name, vkm_spirv_##name, vkm_spirv_end_##name},
+    [VKM_K_##name] = {#name,                                                                       \
+                      doc,                                                                         \
+                      params_##name,                                                               \
+                      (uint32_t)VKM_COUNTOF(params_##name),                                        \
+                      ref_##name,                                                                  \
+                      ref64_##name,                                                                \
+                      vkm_spirv_##name,                                                            \
+                      vkm_spirv_end_##name,                                                        \
+                      vkm_wide_##name,                                                             \
+                      vkm_wide_end_##name},
 #include "ops/kernels.def"
 #undef KERNEL
 };

@@ -31,6 +31,7 @@ typedef struct vkm_kernel {
     uint32_t n_params;
     vkm_ref_fn ref, ref64; /* exact twin; the same source in double, without rounding */
     const uint32_t *spirv, *spirv_end;
+    const uint32_t *wide, *wide_end; /* the same shader with 64-bit loads; empty: it has none */
 } vkm_kernel;
 
 static inline int vkm_param_is_pointer(vkm_param_kind k) {

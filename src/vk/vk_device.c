@@ -36,6 +36,13 @@ static vkm_status make_device(vk_dev *vk, vkm_err *err) {
         .bufferDeviceAddress = VK_TRUE,
         .timelineSemaphore = VK_TRUE,
     };
+    /* lavapipe 22.3 loads lane by lane, component by component: half as many components, half the
+     * time. */
+    VkPhysicalDeviceFeatures have;
+    vkGetPhysicalDeviceFeatures(vk->physical, &have);
+    vk->wide_loads = have.shaderInt64 && strstr(vk->dev->driver, "Mesa 22.") &&
+                     vk->dev->class == VKM_CLASS_CPU_DRIVER;
+    VkPhysicalDeviceFeatures want = {.shaderInt64 = vk->wide_loads ? VK_TRUE : VK_FALSE};
     const char *extensions[] = {VK_EXT_MEMORY_BUDGET_EXTENSION_NAME};
     VkDeviceCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
@@ -44,6 +51,7 @@ static vkm_status make_device(vk_dev *vk, vkm_err *err) {
         .pQueueCreateInfos = &queue,
         .enabledExtensionCount = vk->has_budget ? 1 : 0,
         .ppEnabledExtensionNames = extensions,
+        .pEnabledFeatures = &want,
     };
     VkResult r = vkCreateDevice(vk->physical, &info, NULL, &vk->device);
     if (r) return vkm_vk_fail(vk, err, r, "vkCreateDevice");

@@ -165,10 +165,12 @@ vkm_status vkm_vk_kernel_get(vk_dev *vk, const vkm_kernel *kernel, uint32_t *out
     for (uint32_t i = 0; i < kernel->n_params; i++)
         (void)vkm_param_push_offset(&k.push_bytes, kernel->params[i].kind);
     if (layout_get(vk, k.push_bytes, &k.layout, err)) return err->status;
+    int wide = vk->wide_loads && kernel->wide != kernel->wide_end;
+    const uint32_t *code = wide ? kernel->wide : kernel->spirv;
     VkShaderModuleCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
-        .codeSize = (size_t)(kernel->spirv_end - kernel->spirv) * sizeof *kernel->spirv,
-        .pCode = kernel->spirv,
+        .codeSize = (size_t)((wide ? kernel->wide_end : kernel->spirv_end) - code) * sizeof *code,
+        .pCode = code,
     };
     char *other = NULL;
     if (replacement(vk, kernel, &other, &info, err)) return err->status;

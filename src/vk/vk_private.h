@@ -83,7 +83,8 @@ typedef struct vk_dev {
     VkQueue queue;
     uint32_t family, arena_type, arena_heap;
     int has_budget;
-    double tick_s; /* 0: no timestamps */
+    int wide_loads; /* shaders run in their wide form, where they have one */
+    double tick_s;  /* 0: no timestamps */
     uint64_t tick_mask;
     int lost; /* nothing may be waited for or destroyed any more */
 
