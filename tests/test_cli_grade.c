@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -312,6 +313,49 @@ static void without_walls_every_answer_says_so(void **state) {
     vkm_strbuf_free(&b);
 }
 
+/* Puts a bwrap of our own before the system's. */
+static void fake_bwrap(const char *text) {
+    char path[VKM_PATH_MAX + 4096];
+    const char *file = put_file("bwrap", text, strlen(text));
+    /* root is given up before it starts */
+    assert_int_equal(chmod(file, 0755) | chmod(tmpdir, 0755), 0);
+    snprintf(path, sizeof path, "%s:%s", tmpdir, getenv("PATH"));
+    setenv("PATH", path, 1);
+}
+
+/* Boxes that die under a slow job: no verdict, not reward 0; the lines around it are graded. */
+static void no_verdict_is_an_error_of_its_line(void **state) {
+    (void)state;
+    char before[4096];
+    vkm_strbuf b = {0};
+    need_sandbox();
+    snprintf(before, sizeof before, "%s", getenv("PATH"));
+    for (int i = 0; i < 3; i++) {
+        char id[8];
+        snprintf(id, sizeof id, "%d", i);
+        request(&b, id, "gt_only", 0, i == 1 ? "import time\ntime.sleep(3)\n" : "x = 1\n", "");
+    }
+    fake_bwrap("#!/bin/sh\n(sleep 1; kill -9 $$) &\nPATH=/usr/local/bin:/usr/bin:/bin\n"
+               "exec bwrap \"$@\"\n");
+    int rc = vkmoe("grade --quiet --jobs 1 --data " PROBLEMS " 2>&1", b.data);
+    setenv("PATH", before, 1);
+    assert_int_equal(rc, 1);
+    assert_int_equal(n_lines(), 4);
+    assert_line(0, "\"reward\": 0.5, ");
+    assert_line(1, "{\"id\": 1, \"reward\": null, \"format_ok\": null, ");
+    assert_null(strstr(line_of(1), "\"error\": null"));
+    assert_line(2, "\"reward\": 0.5, ");
+    assert_line(3, "vkmoe grade: 1 of 3 lines could not be graded");
+    fake_bwrap("#!/bin/sh\necho no namespaces today >&2\nexit 1\n");
+    rc = vkmoe("grade --quiet --jobs 1 --data " PROBLEMS " 2>&1", b.data);
+    setenv("PATH", before, 1);
+    assert_int_equal(rc, 1);
+    assert_int_equal(n_lines(), 1);
+    assert_line(0, "no namespaces today");
+    assert_line(0, "--sandbox unsafe-none");
+    vkm_strbuf_free(&b);
+}
+
 /* ---- problems check ----------------------------------------------------------------------------
  */
 
@@ -446,15 +490,22 @@ static size_t block(const char *page, const char *fence, const char *name) {
     return lines;
 }
 
+static char *read_page(void) {
+    char *page;
+    size_t n;
+    vkm_err err = {0};
+    assert_int_equal(
+        vkm_file_read(VKM_SOURCE_DIR "/docs/own-environment.md", 1 << 20, &page, &n, &err), VKM_OK);
+    return page;
+}
+
 /* The example that the page shows, by the commands that it shows. */
 static void the_example_of_the_docs_runs(void **state) {
     (void)state;
-    char *page, *text, command[VKM_PATH_MAX * 2];
+    char *page = read_page(), *text, command[VKM_PATH_MAX * 2];
     size_t n;
     vkm_err err = {0};
     need_sandbox();
-    assert_int_equal(
-        vkm_file_read(VKM_SOURCE_DIR "/docs/own-environment.md", 1 << 20, &page, &n, &err), VKM_OK);
     size_t lines = block(page, "\n```python\n", "sums.py");
     if (lines > 30) fail_msg("the page promises 30 lines, these are %zu", lines);
     block(page, "\n```sh\n", "example.sh");
@@ -491,15 +542,19 @@ static void a_run_drops_what_has_no_verdict(void **state) {
         "    if q['problem_id'] % 2: print('no idea')\n"
         "    else: print(json.dumps({'id': q['id'], 'reward': len(q['response']) % 7}))\n";
     static const char train[] =
-        "train --model %s --data " PROBLEMS " --output_dir %s --modes run_tests --arm none --quiet "
-        "--reward_from command --reward_command '%s' --max_steps 2 --num_prompts 4 "
+        "train --model %s --data %s --output_dir %s --modes gt_only --arm none --quiet "
+        "--reward_from command --reward_command '%s' --max_steps 2 --num_prompts 4 --lora_rank 2 "
         "--num_generations 2 --max_prompt_length 512 --max_completion_length 8 --backend cpu 2>&1";
-    char args[VKM_PATH_MAX * 3], line[VKM_PATH_MAX + 32], *text;
+    char args[VKM_PATH_MAX * 3], line[VKM_PATH_MAX + 32], *text, *page = read_page();
     size_t n;
     vkm_err err = {0};
     snprintf(line, sizeof line, "exec /usr/bin/python3 -S %s",
              put_file("half.py", program, sizeof program - 1));
-    snprintf(args, sizeof args, train, in_dir("model"), in_dir("half"), line);
+    block(page, "\n```python\n", "sums.py");
+    free(page);
+    snprintf(args, sizeof args, "cd %s && python3 sums.py problems >sums.jsonl", tmpdir);
+    assert_int_equal(system(args), 0); // NOLINT: the page is this project's
+    snprintf(args, sizeof args, train, in_dir("model"), in_dir("sums.jsonl"), in_dir("half"), line);
     if (vkmoe(args, "") != 0) fail_msg("%s", out);
     assert_int_equal(vkm_file_read(in_dir("half/rollouts.jsonl"), 1 << 20, &text, &n, &err),
                      VKM_OK);
@@ -516,7 +571,8 @@ static void a_run_drops_what_has_no_verdict(void **state) {
     }
     assert_true(dropped > 0 && paid > 0 && dropped + paid == 16);
     free(text);
-    snprintf(args, sizeof args, train, in_dir("model"), in_dir("none"), "exit 9");
+    snprintf(args, sizeof args, train, in_dir("model"), in_dir("sums.jsonl"), in_dir("none"),
+             "exit 9");
     assert_int_equal(vkmoe(args, ""), 1);
     assert_non_null(strstr(out, "reward_command 'exit 9' failed 12 times in a row"));
     assert_int_equal(vkmoe("train --model x --data x --reward_from both 2>&1", ""), 2);
@@ -551,6 +607,7 @@ int main(void) {
         cmocka_unit_test(hostile_input_stays_small),
         cmocka_unit_test(usage_is_2_and_a_full_disk_1),
         cmocka_unit_test(without_walls_every_answer_says_so),
+        cmocka_unit_test(no_verdict_is_an_error_of_its_line),
         cmocka_unit_test(good_problems_are_good),
         cmocka_unit_test(bad_problems_are_all_named),
         cmocka_unit_test(pairs_are_measured),
