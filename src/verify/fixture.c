@@ -132,8 +132,14 @@ float *vkm_fixture_grad(vkm_fixture *fx, const float f[VKM_MAX_EXPERTS],
     }
     float *out = calloc(vkm_adapter_size(fx->policy->adapter, VKM_STATE_GRAD), sizeof *out);
     VKM_BUG_ON(!out, "no memory for a fixture");
-    if (!vkm_policy_zero_grad(fx->policy, &fx->err) &&
-        !vkm_policy_train(fx->policy, fx->examples, VKM_FIXTURE_ROLLOUTS, &o, &fx->err))
+    (void)!vkm_policy_zero_grad(fx->policy, &fx->err);
+    for (uint32_t i = 0, n; i < VKM_FIXTURE_ROLLOUTS && !fx->err.status; i += n) {
+        const vkm_example *x = &fx->examples[i];
+        for (n = 1; i + n < VKM_FIXTURE_ROLLOUTS; n++)
+            if (fx->by_group && x[n].group != x[0].group) break;
+        (void)!vkm_policy_train(fx->policy, fx->examples + i, n, &o, &fx->err);
+    }
+    if (!fx->err.status)
         (void)!vkm_adapter_read(fx->policy->adapter, VKM_STATE_GRAD, out, &fx->err);
     return out;
 }

@@ -14,6 +14,7 @@ typedef struct vkm_fixture {
     vkm_err err;
     uint32_t n_tokens;    /* completion tokens of all rollouts */
     int parameter_detach; /* xs = f in place of g */
+    int by_group;         /* a call of vkm_policy_train for each group */
     vkm_example examples[VKM_FIXTURE_ROLLOUTS];
     uint32_t tokens[VKM_FIXTURE_ROLLOUTS][64];
 } vkm_fixture;

@@ -91,18 +91,24 @@ static void gate_scaling(vkm_verify *v) {
 
 static void gate_micro_batch(vkm_verify *v) {
     const float f[2] = {1, 0.625f}, g[2] = {0.375f, 0.625f};
-    float *grads[2] = {NULL, NULL};
+    enum { TOGETHER, ONE_BY_ONE, BY_GROUP, CUTS };
+    static const char *const names[CUTS] = {
+        [ONE_BY_ONE] = "one rollout at a time", [BY_GROUP] = "one group at a time"};
+    float *grads[CUTS];
     uint64_t n = 0;
-    for (int small = 0; small < 2; small++) {
-        vkm_fixture *fx = vkm_fixture_new(vkm_v_dev(v), small ? 1 : VKM_FIXTURE_MICRO_ROWS);
+    for (int cut = 0; cut < CUTS; cut++) {
+        uint32_t rows = cut == ONE_BY_ONE ? 1 : VKM_FIXTURE_MICRO_ROWS;
+        vkm_fixture *fx = vkm_fixture_new(vkm_v_dev(v), rows);
         vkm_fixture_perturb(fx, 1);
-        grads[small] = vkm_fixture_grad(fx, f, g);
+        fx->by_group = cut == BY_GROUP;
+        grads[cut] = vkm_fixture_grad(fx, f, g);
         n = fx->policy ? vkm_adapter_size(fx->policy->adapter, VKM_STATE_GRAD) : 0;
         vkm_fixture_end(v, fx);
     }
-    VKM_EXPECT(v, n && !memcmp(grads[0], grads[1], n * sizeof *grads[0]),
-               "one rollout at a time and all together give different gradients");
-    free(grads[0]), free(grads[1]);
+    for (int cut = ONE_BY_ONE; cut < CUTS; cut++)
+        VKM_EXPECT(v, n && !memcmp(grads[TOGETHER], grads[cut], n * sizeof *grads[0]),
+                   "%s and all together give different gradients", names[cut]);
+    for (int cut = 0; cut < CUTS; cut++) free(grads[cut]);
 }
 
 static void gate_ablation(vkm_verify *v) {
@@ -190,7 +196,8 @@ const vkm_gate vkm_method_gates[] = {
     {"states", "w = 0 is the ablated forward, w = 1 the full one", gate_states},
     {"zones", "a block without gradient weight gets a gradient of exactly 0", gate_zones},
     {"scaling", "g scales a block's gradient: exactly half at 1/2", gate_scaling},
-    {"micro_batch", "rollouts one by one and together give the same gradients", gate_micro_batch},
+    {"micro_batch", "rollouts one by one, by group and together give the same gradients",
+     gate_micro_batch},
     {"ablation", "the hack expert is visible, removed without trace, restored", gate_ablation},
     {"sampling", "sampled log-probabilities are the training forward's bits", gate_sampling},
     {"router", "u starts at the pairs' direction; the pin loss parts the pairs", gate_router},
