@@ -33,6 +33,25 @@ void vkm_op_pack_transpose(vkm_stream *s, const vkm_args_pack_transpose *a) {
                       vkm_launch_flat(out / 4, 64, 20.0 * (double)out));
 }
 
+void vkm_op_pack_transpose_rows(vkm_stream *s, const vkm_args_pack_transpose_rows *a) {
+    vkm_args_pack_transpose_rows b = *a;
+    uint64_t out = vkm_op_size(a->n_cols, a->n_out);
+    if (!out) return;
+    b.x = vkm_need(a->x, vkm_op_size(a->n_rows, a->n_cols), "pack_transpose_rows", "x");
+    b.map = vkm_need(a->map, a->n_out, "pack_transpose_rows", "map");
+    b.y = vkm_need(a->y, out, "pack_transpose_rows", "y");
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_pack_transpose_rows], &b,
+                      vkm_launch_flat(out / 4, 64, 20.0 * (double)out));
+}
+
+void vkm_op_round_bf16(vkm_stream *s, const vkm_args_round_bf16 *a) {
+    vkm_args_round_bf16 b = *a;
+    b.x = vkm_need(a->x, a->n, "round_bf16", "x");
+    b.y = vkm_need(a->y, a->n, "round_bf16", "y");
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_round_bf16], &b,
+                      vkm_launch_flat(a->n, 64, 30.0 * a->n));
+}
+
 void vkm_op_zero(vkm_stream *s, const vkm_args_zero *a) {
     vkm_args_zero b = *a;
     b.y = vkm_need(a->y, a->n, "zero", "y");
@@ -92,6 +111,28 @@ VKM_REF(pack_transpose) {
                 y[vkm_op_index(c, r, kpy)] = live && c < a->n_cols ? x[vkm_op_index(r, c, kpx)] : 0;
         }
     }
+}
+
+/* Rows at or past n_rows count as absent too. */
+VKM_REF(pack_transpose_rows) {
+    const bf16 *x = ref_bf16(a->x);        /* operand (n_rows, n_cols) */
+    const uint32_t *map = ref_u32(a->map); /* (n_out) */
+    bf16 *y = ref_bf16(a->y);              /* operand (n_cols, n_out) */
+    uint32_t kpx = vkm_op_kp(a->n_cols), kpy = vkm_op_kp(a->n_out);
+    FOR_PART(panel, vkm_round_up(a->n_cols, 16) / 16) {
+        for (uint32_t j = 0; j < kpy; j++) {
+            uint32_t r = j < a->n_out ? map[j] : 0xffffffffu;
+            for (uint32_t c = (uint32_t)panel * 16; c < (uint32_t)panel * 16 + 16; c++)
+                y[vkm_op_index(c, j, kpy)] =
+                    r < a->n_rows && c < a->n_cols ? x[vkm_op_index(r, c, kpx)] : 0;
+        }
+    }
+}
+
+VKM_REF(round_bf16) {
+    const real *x = ref_f32(a->x);
+    real *y = ref_f32(a->y);
+    FOR_PART(i, a->n) y[i] = ldb(stb(x[i]));
 }
 
 VKM_REF(zero) {

@@ -1,5 +1,6 @@
 /* SwiGLU, the embedding's rows, and rows gathered or scattered by index. */
 #include "ops/oprow.h"
+#include "ops/guarded.h"
 
 #ifndef VKM_TWIN64
 void vkm_op_swiglu_fwd(vkm_stream *s, const vkm_args_swiglu_fwd *a) {
@@ -36,6 +37,15 @@ void vkm_op_embed_fwd(vkm_stream *s, const vkm_args_embed_fwd *a) {
     uint64_t units = (uint64_t)a->n_rows * vkm_div_up(a->n_cols, 2);
     vkm_stream_launch(s, &vkm_kernels[VKM_K_embed_fwd], &b,
                       vkm_launch_flat(units, 64, 24.0 * (double)n));
+}
+
+void vkm_op_embed_bwd(vkm_stream *s, const vkm_args_embed_bwd *a) {
+    vkm_args_embed_bwd b = *a;
+    if (!a->n_ids || !a->n_cols) return;
+    b.ids = vkm_need(a->ids, 3ull * a->n_ids, "embed_bwd", "ids");
+    b.grad = vkm_need(a->grad, (uint64_t)a->n_vocab * a->n_cols, "embed_bwd", "grad");
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_embed_bwd], &b,
+                      vkm_launch_flat((uint64_t)a->n_ids * a->n_cols, 64, 30.0 * (double)a->dx.n));
 }
 
 void vkm_op_gather_rows(vkm_stream *s, const vkm_args_gather_rows *a) {
@@ -108,6 +118,22 @@ VKM_REF(embed_fwd) {
         uint32_t token = tokens[row] < a->n_vocab ? tokens[row] : a->n_vocab - 1;
         for (uint32_t c = 0; c < a->n_cols; c++)
             x[row * a->n_cols + c] = canon(ldb(table[vkm_op_index(token, c, kp)]));
+    }
+}
+
+VKM_REF(embed_bwd) {
+    const real *dx = ref_f32(a->dx);       /* (T,C) */
+    const uint32_t *ids = ref_u32(a->ids); /* (n_ids,3): token, first of its rows, rows; distinct */
+    const uint32_t *rows = ref_u32(a->rows); /* of each token, ascending */
+    real *grad = ref_f32(a->grad);           /* (V,C) */
+    FOR_PART(i, a->n_ids) {
+        const uint32_t *id = ids + 3 * i;
+        uint32_t token = id[0] < a->n_vocab ? id[0] : a->n_vocab - 1;
+        real *sum = grad + (uint64_t)token * a->n_cols;
+        for (uint32_t j = 0; j < id[2]; j++) {
+            const real *row = dx + (uint64_t)rows[id[1] + j] * a->n_cols;
+            for (uint32_t c = 0; c < a->n_cols; c++) sum[c] = addc(sum[c], row[c]);
+        }
     }
 }
 

@@ -2,6 +2,8 @@
  * Sums over a row are lane-64 reductions. A product that may be tiny is canonicalised before it is
  * added, so that a device that flushes denormals sees the same terms. */
 #include "ops/oprow.h"
+#include "ops/guarded.h"
+#include "ops/norm.h"
 
 #ifndef VKM_TWIN64
 /* A unit (a row, or a head of a row) takes a workgroup of 64, or on CPU drivers one invocation
@@ -61,6 +63,26 @@ void vkm_op_headnorm_bwd(vkm_stream *s, const vkm_args_headnorm_bwd *a) {
     b.dx = vkm_need(a->dx, vkm_op_size(a->n_rows, a->n_heads * a->head_dim), "headnorm_bwd", "dx");
     vkm_stream_launch(s, &vkm_kernels[VKM_K_headnorm_bwd], &b,
                       launch_units(s, vkm_round_up(a->n_rows, 16) * a->n_heads, a->head_dim));
+}
+
+void vkm_op_norm_dgain(vkm_stream *s, const vkm_args_norm_dgain *a) {
+    vkm_args_norm_dgain b = *a;
+    uint64_t n = (uint64_t)a->n_blocks * a->n_heads * a->head_dim;
+    if (!n) return;
+    b.blocks = vkm_need(a->blocks, 2ull * a->n_blocks, "norm_dgain", "blocks");
+    b.part = vkm_need(a->part, n, "norm_dgain", "part");
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_norm_dgain], &b,
+                      vkm_launch_flat(n, 64, 60.0 * VKM_GRAD_BLOCK * (double)n));
+}
+
+void vkm_op_add_rows(vkm_stream *s, const vkm_args_add_rows *a) {
+    vkm_args_add_rows b = *a;
+    uint64_t n = (uint64_t)a->n_rows * a->n_cols;
+    if (!n) return;
+    b.x = vkm_need(a->x, n, "add_rows", "x");
+    b.y = vkm_need(a->y, a->n_cols, "add_rows", "y");
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_add_rows], &b,
+                      vkm_launch_flat(a->n_cols, 16, 20.0 * (double)n));
 }
 
 void vkm_op_rope_fwd(vkm_stream *s, const vkm_args_rope_fwd *a) {
@@ -176,6 +198,33 @@ VKM_REF(headnorm_bwd) {
         }
         vkm_oprow_zero(dx, row, live ? n_cols : 0, kp, kp);
     }
+}
+
+/* d(gain) = sum over rows of dy * (x * rstd): sequential from +0 within a block. */
+VKM_REF(norm_dgain) {
+    const real *dy = ref_f32(a->dy), *x = ref_f32(a->x); /* (T,H,D) */
+    const real *rstd = ref_f32(a->rstd);                 /* (T,H) */
+    const uint32_t *blocks = ref_u32(a->blocks);         /* (n_blocks,2): first row, rows */
+    real *part = ref_f32(a->part);                       /* (n_blocks,H,D) */
+    uint32_t h = a->n_heads, n = a->head_dim;
+    FOR_PART(unit, (uint64_t)a->n_blocks * h) {
+        const uint32_t *block = blocks + 2 * (unit / h);
+        real *sum = part + unit * n;
+        for (uint32_t d = 0; d < n; d++) sum[d] = 0;
+        for (uint32_t i = 0; i < block[1]; i++) {
+            uint64_t at = (uint64_t)(block[0] + i) * h + unit % h;
+            for (uint32_t d = 0; d < n; d++)
+                sum[d] = addc(sum[d], mulc(dy[at * n + d], mulc(x[at * n + d], rstd[at])));
+        }
+    }
+}
+
+VKM_REF(add_rows) {
+    const real *x = ref_f32(a->x); /* (n_rows, n_cols) */
+    real *y = ref_f32(a->y);       /* (n_cols) */
+    uint64_t lo = vkm_part_lo(me, a->n_cols), hi = vkm_part_hi(me, a->n_cols);
+    for (uint32_t r = 0; r < a->n_rows; r++)
+        for (uint64_t c = lo; c < hi; c++) y[c] = addc(y[c], x[(uint64_t)r * a->n_cols + c]);
 }
 
 VKM_REF(rope_fwd) {

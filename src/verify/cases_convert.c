@@ -40,6 +40,33 @@ VKM_CASES(pack_transpose) {
     }
 }
 
+VKM_CASES(pack_transpose_rows) {
+    FOR_SIZES(n_rows, 1, 16, 33) {
+        FOR_SIZES(n_cols, 1, 8, 17, 64, 127) {
+            FOR_SIZES(n_out, 1, 15, 16, 130) {
+                vkm_args_pack_transpose_rows a = {
+                    .n_rows = n_rows, .n_cols = n_cols, .n_out = n_out};
+                uint32_t map[130];
+                for (uint32_t j = 0; j < n_out; j++)
+                    map[j] = vkm_v_random(v, 3) ? vkm_v_random(v, n_rows) : 0xffffffffu;
+                a.x = vkm_v_op16(v, n_rows, n_cols, VKM_FILL_ADVERSARIAL);
+                a.map = vkm_v_u32_data(v, map, n_out);
+                a.y = vkm_v_op16_out(v, n_cols, n_out);
+                VKM_V_RUN(v, pack_transpose_rows, &a);
+            }
+        }
+    }
+}
+
+VKM_CASES(round_bf16) {
+    FOR_SIZES(n, 1, 63, 64, 65, 127, 4099) {
+        vkm_args_round_bf16 a = {.n = n};
+        a.x = vkm_v_f32(v, n, VKM_FILL_ADVERSARIAL);
+        a.y = vkm_v_f32_out(v, n);
+        VKM_V_RUN(v, round_bf16, &a);
+    }
+}
+
 VKM_CASES(zero) {
     FOR_SIZES(n, 1, 63, 64, 65, 127, 4099) {
         vkm_args_zero a = {.n = n};

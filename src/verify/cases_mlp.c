@@ -38,6 +38,23 @@ VKM_CASES(embed_fwd) {
     }
 }
 
+VKM_CASES(embed_bwd) {
+    /* token, first of its rows, rows; one token without any, one that takes most */
+    static const uint32_t ids[][3] = {{7, 0, 1}, {130, 1, 0}, {0, 1, 3}, {64, 4, 61}};
+    FOR_SIZES(n_ids, 1, 2, 4) {
+        FOR_SIZES(n_cols, 1, 8, 63, 64, 65) {
+            vkm_args_embed_bwd a = {.n_ids = n_ids, .n_cols = n_cols, .n_vocab = 131};
+            uint32_t rows[65], first = vkm_v_random(v, 65);
+            for (uint32_t i = 0; i < 65; i++) rows[i] = (first + 3 * i) % 65; /* any order */
+            a.dx = vkm_v_f32(v, 65ull * n_cols, VKM_FILL_ADVERSARIAL);
+            a.ids = vkm_v_u32_data(v, ids[0], 3ull * n_ids);
+            a.rows = vkm_v_u32_data(v, rows, 65);
+            a.grad = vkm_v_f32(v, (uint64_t)a.n_vocab * n_cols, VKM_FILL_NORMAL);
+            VKM_V_RUN(v, embed_bwd, &a);
+        }
+    }
+}
+
 VKM_CASES(gather_rows) {
     FOR_SIZES(n_rows, 1, 63, 65) {
         FOR_SIZES(n_cols, 1, 64, 127) {

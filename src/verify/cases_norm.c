@@ -68,6 +68,37 @@ VKM_CASES(headnorm_bwd) {
     }
 }
 
+VKM_CASES(norm_dgain) {
+    static const uint32_t blocks[][2] = {{0, 1}, {16, 63}, {80, 0}, {80, 17}, {3, 64}};
+    enum { ROWS = 97 };
+    FOR_SIZES(head_dim, 1, 16, 63, 64, 65, 127) {
+        FOR_SIZES(n_heads, 1, 3) {
+            for (uint32_t i = 0; i < VKM_COUNTOF(fills); i++) {
+                vkm_args_norm_dgain a = {.n_heads = n_heads, .head_dim = head_dim};
+                uint64_t units = (uint64_t)ROWS * n_heads;
+                a.n_blocks = 1 + vkm_v_random(v, VKM_COUNTOF(blocks));
+                a.dy = vkm_v_f32(v, units * head_dim, fills[i]);
+                a.x = vkm_v_f32(v, units * head_dim, fills[i]);
+                a.rstd = vkm_v_f32(v, units, VKM_FILL_POSITIVE);
+                a.blocks = vkm_v_u32_data(v, blocks[0], 2ull * a.n_blocks);
+                a.part = vkm_v_f32_out(v, (uint64_t)a.n_blocks * n_heads * head_dim);
+                VKM_V_RUN(v, norm_dgain, &a);
+            }
+        }
+    }
+}
+
+VKM_CASES(add_rows) {
+    FOR_SIZES(n_rows, 1, 2, 65, 300) {
+        FOR_SIZES(n_cols, 1, 63, 64, 127) {
+            vkm_args_add_rows a = {.n_rows = n_rows, .n_cols = n_cols};
+            a.x = vkm_v_f32(v, (uint64_t)n_rows * n_cols, VKM_FILL_ADVERSARIAL);
+            a.y = vkm_v_f32(v, n_cols, VKM_FILL_NORMAL);
+            VKM_V_RUN(v, add_rows, &a);
+        }
+    }
+}
+
 enum { MAX_POS = 50 };
 
 VKM_CASES(rope_fwd) {
