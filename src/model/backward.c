@@ -1,7 +1,23 @@
 /* The backward pass, layer by layer from the saved inputs; each layer's forward is recomputed.
- * Gradients with respect to the adapter's factors go to the group sums; the bare weights are
- * frozen. */
+ * Gradients with respect to the adapter's factors go to the group sums, those of the weights (where
+ * the pass has any) to the step's sums: for each weight the sequences of the batch add in ascending
+ * order, so a batch may be cut between any two. */
 #include "model/forward.h"
+
+/* The low-rank path: t = [v | z], its operands, and the gradient of each row's expert factors. */
+static void experts_bwd(const vkm_pass *p, uint32_t module, vkm_linear_id id, vkm_tensor dy) {
+    vkm_work *w = p->w;
+    vkm_layer_grads *g = &w->grads;
+    const vkm_adapter *a = p->adapter;
+    const vkm_module *mod = &a->modules[module];
+    uint32_t rp = vkm_lora_rp(a), kp = vkm_op_kp(mod->d_out), t = w->n_rows;
+    VKM_OP(p->s, gemm, .a = dy, .b = mod->back, .c = w->t, .m = t, .n = 2 * rp, .k = kp, .kpa = kp,
+           .kpb = kp, .ldc = 2 * rp);
+    VKM_OP(p->s, lora_mid_bwd, .t = w->t, .uh = w->acts.uh[id], .row_seq = w->row_seq, .pz = g->pz,
+           .pt = g->pt, .df = g->df_tok, .n_rows = t, .n_experts = a->n_experts, .rank = a->rank);
+    VKM_OP(p->s, seq_sum, .x = g->df_tok, .seqs = w->seqs, .acc = w->df, .n_seq = w->n_seq,
+           .n_cols = a->n_experts);
+}
 
 /* Gradient of one factor, c += sum over sequences of g a b^T: group by group, each summed on its
  * own before it enters the step's sum, so that no cut into batches changes a bit. */
@@ -23,53 +39,70 @@ static void factor_grad(const vkm_pass *p, const vkm_module *mod, int factor, vk
     }
 }
 
-/* From dy, an operand (T, d_out): adds to the module's group gradients and to w->df, and writes
- * dx = W^T dy + sum_e xs_e (dA_e^T (v+z) + A0_e^T z) (+ res). x is the Linear's input operand. */
+/* From dy, an operand (T, d_out): adds to the gradients of the module's factors, of the weight and
+ * to w->df, and writes dx = W^T dy + sum_e xs_e (dA_e^T (v+z) + A0_e^T z) (+ res). x is the
+ * Linear's input operand. */
 static void adapted_linear_bwd(const vkm_pass *p, uint32_t layer, vkm_linear_id id, vkm_tensor x,
                                vkm_tensor dy, const vkm_tensor *res, vkm_tensor dx) {
     vkm_work *w = p->w;
     vkm_layer_grads *g = &w->grads;
     const vkm_adapter *a = p->adapter;
     const vkm_linear *lin = &w->model->layers[layer].lin[id];
-    const vkm_module *mod = &a->modules[layer * VKM_N_LINEARS + id];
-    uint32_t rp = vkm_lora_rp(a), kper = vkm_lora_kper(a), er = a->n_experts * a->rank;
+    const vkm_module *mod = a ? &a->modules[layer * VKM_N_LINEARS + id] : NULL;
+    uint32_t n_experts = a ? a->n_experts : 0, kper = a ? vkm_lora_kper(a) : 0;
     uint32_t kp = vkm_op_kp(lin->d_out), t = w->n_rows;
+    vkm_tensor pz = a ? g->pz : dy, back_x = a ? mod->back_x : lin->wt; /* unread without one */
     vkm_tensor in_t = vkm_view(g->in_t, 0, vkm_op_size(lin->d_in, t));
     vkm_tensor dy_t = vkm_view(g->dy_t, 0, vkm_op_size(lin->d_out, t));
-    vkm_tensor pt = vkm_view(g->pt, 0, vkm_op_size(er, t));
-    vkm_tensor ht = vkm_view(w->acts.ht[id], 0, vkm_op_size(er, t));
 
-    VKM_OP(p->s, gemm, .a = dy, .b = mod->back, .c = w->t, .m = t, .n = 2 * rp, .k = kp, .kpa = kp,
-           .kpb = kp, .ldc = 2 * rp);
-    VKM_OP(p->s, lora_mid_bwd, .t = w->t, .uh = w->acts.uh[id], .row_seq = w->row_seq, .pz = g->pz,
-           .pt = pt, .df = g->df_tok, .n_rows = t, .n_experts = a->n_experts, .rank = a->rank);
-    VKM_OP(p->s, seq_sum, .x = g->df_tok, .seqs = w->seqs, .acc = w->df, .n_seq = w->n_seq,
-           .n_cols = a->n_experts);
+    if (a) experts_bwd(p, layer * VKM_N_LINEARS + id, id, dy);
     if (dx.dtype == VKM_BF16)
-        VKM_OP(p->s, linear_bf16, .a = dy, .b = lin->wt, .a2 = g->pz, .b2 = mod->back_x,
-               .scale = w->xs, .row_seq = w->row_seq, .c = dx, .m = t, .n = lin->d_in, .k = kp,
-               .kper = kper, .n_experts = a->n_experts);
+        VKM_OP(p->s, linear_bf16, .a = dy, .b = lin->wt, .a2 = pz, .b2 = back_x, .scale = w->xs,
+               .row_seq = w->row_seq, .c = dx, .m = t, .n = lin->d_in, .k = kp, .kper = kper,
+               .n_experts = n_experts);
     else
-        VKM_OP(p->s, linear, .a = dy, .b = lin->wt, .a2 = g->pz, .b2 = mod->back_x, .scale = w->xs,
+        VKM_OP(p->s, linear, .a = dy, .b = lin->wt, .a2 = pz, .b2 = back_x, .scale = w->xs,
                .row_seq = w->row_seq, .res = res ? *res : dx, .c = dx, .m = t, .n = lin->d_in,
-               .k = kp, .kper = kper, .n_experts = a->n_experts, .has_res = res != NULL);
+               .k = kp, .kper = kper, .n_experts = n_experts, .has_res = res != NULL);
 
     VKM_OP(p->s, pack_transpose, .x = x, .row_seq = w->row_seq, .y = in_t, .n_rows = t,
            .n_cols = lin->d_in, .has_seq = 1);
-    factor_grad(p, mod, 0, pt, in_t, lin->d_in);
     VKM_OP(p->s, pack_transpose, .x = dy, .row_seq = w->row_seq, .y = dy_t, .n_rows = t,
            .n_cols = lin->d_out, .has_seq = 1);
-    factor_grad(p, mod, 1, ht, dy_t, lin->d_out);
+    if (a) {
+        uint32_t er = a->n_experts * a->rank;
+        factor_grad(p, mod, 0, vkm_view(g->pt, 0, vkm_op_size(er, t)), in_t, lin->d_in);
+        factor_grad(p, mod, 1, vkm_view(w->acts.ht[id], 0, vkm_op_size(er, t)), dy_t, lin->d_out);
+    }
+    if (p->weights)
+        VKM_OP(p->s, gemm_seg, .a = dy_t, .b = in_t, .seqs = w->seqs, .scale = w->xs,
+               .c = vkm_weight_of(p->weights, layer, id)->grad, .m = lin->d_out, .n = lin->d_in,
+               .kpa = t, .kpb = t, .n_seq = w->n_seq);
+}
+
+/* Adds the gradient of a gain of n_cols, over the blocks of token rows or of completion tokens. */
+static void gain_grad(const vkm_pass *p, uint32_t layer, uint32_t role, vkm_tensor dy, vkm_tensor x,
+                      vkm_tensor rstd, uint32_t n_heads, uint32_t n_cols) {
+    if (!p->weights) return;
+    const vkm_weight_lists *l = &p->w->lists;
+    int completion = role == VKM_ROLE_NORM_FINAL;
+    uint32_t n_blocks = completion ? l->n_comp_blocks : l->n_blocks;
+    VKM_OP(p->s, norm_dgain, .dy = dy, .x = x, .rstd = rstd,
+           .blocks = completion ? l->comp_blocks : l->blocks, .part = l->part, .n_blocks = n_blocks,
+           .n_heads = n_heads, .head_dim = n_cols);
+    VKM_OP(p->s, add_rows, .x = l->part, .y = vkm_weight_of(p->weights, layer, role)->grad,
+           .n_rows = n_blocks * n_heads, .n_cols = n_cols);
 }
 
 /* Gradient of RoPE and the per-head norm: dq or dk (T, heads D) fp32 to the Linear's dy operand. */
-static void norm_and_rope_bwd(const vkm_pass *p, vkm_tensor gain, vkm_tensor x, vkm_tensor rstd,
-                              vkm_tensor dy, vkm_tensor dnormed, vkm_tensor dx16,
-                              uint32_t n_heads) {
+static void norm_and_rope_bwd(const vkm_pass *p, uint32_t layer, vkm_role role, vkm_tensor gain,
+                              vkm_tensor x, vkm_tensor rstd, vkm_tensor dy, vkm_tensor dnormed,
+                              vkm_tensor dx16, uint32_t n_heads) {
     vkm_work *w = p->w;
     const vkm_model *m = w->model;
     VKM_OP(p->s, rope_bwd, .dy = dy, .cos = m->cos, .sin = m->sin, .pos = w->pos, .dx = dnormed,
            .n_rows = w->n_rows, .n_heads = n_heads, .head_dim = m->dims.D);
+    if (m->dims.qk_norm) gain_grad(p, layer, role, dnormed, x, rstd, n_heads, m->dims.D);
     if (m->dims.qk_norm)
         VKM_OP(p->s, headnorm_bwd, .dy = dnormed, .x = x, .gain = gain, .rstd = rstd, .dx = dx16,
                .n_rows = w->n_rows, .n_heads = n_heads, .head_dim = m->dims.D);
@@ -101,8 +134,10 @@ static void attention_bwd(const vkm_pass *p, uint32_t i) {
            .dr = g->dr, .seqs = w->seqs, .dk = g->dk, .dv = g->dv16, .n_seq = w->n_seq,
            .max_len = w->max_len, .n_heads = d->H, .n_kv = d->K, .head_dim = d->D, .scale = scale);
     const vkm_layer *layer = &w->model->layers[i];
-    norm_and_rope_bwd(p, layer->norm_q, a->q, a->rstdq, g->dq, g->dqn, g->dq16, d->H);
-    norm_and_rope_bwd(p, layer->norm_k, a->k, a->rstdk, g->dk, g->dkn, g->dk16, d->K);
+    norm_and_rope_bwd(p, i, VKM_ROLE_NORM_Q, layer->norm_q, a->q, a->rstdq, g->dq, g->dqn, g->dq16,
+                      d->H);
+    norm_and_rope_bwd(p, i, VKM_ROLE_NORM_K, layer->norm_k, a->k, a->rstdk, g->dk, g->dkn, g->dk16,
+                      d->K);
 }
 
 /* g->dx enters as the gradient of the layer's output and leaves as that of its input. */
@@ -122,6 +157,7 @@ static void layer_bwd(const vkm_pass *p, uint32_t i) {
            .dup = g->dup, .n_rows = w->n_rows, .n_cols = d->F);
     adapted_linear_bwd(p, i, VKM_LIN_GATE, a->n2, g->dgate, NULL, g->dn);
     adapted_linear_bwd(p, i, VKM_LIN_UP, a->n2, g->dup, &g->dn, g->dn);
+    gain_grad(p, i, VKM_ROLE_NORM_MLP, g->dn, a->xmid, a->rstd2, 1, d->C);
     VKM_OP(p->s, rmsnorm_bwd, .dy = g->dn, .x = a->xmid, .gain = layer->norm_mlp, .rstd = a->rstd2,
            .dx = g->dx, .n_rows = w->n_rows, .n_cols = d->C, .accumulate = 1);
 
@@ -131,8 +167,25 @@ static void layer_bwd(const vkm_pass *p, uint32_t i) {
     adapted_linear_bwd(p, i, VKM_LIN_Q, a->n1, g->dq16, NULL, g->dn);
     adapted_linear_bwd(p, i, VKM_LIN_K, a->n1, g->dk16, &g->dn, g->dn);
     adapted_linear_bwd(p, i, VKM_LIN_V, a->n1, g->dv16, &g->dn, g->dn);
+    gain_grad(p, i, VKM_ROLE_NORM_ATTN, g->dn, w->x[i], a->rstd1, 1, d->C);
     VKM_OP(p->s, rmsnorm_bwd, .dy = g->dn, .x = w->x[i], .gain = layer->norm_attn, .rstd = a->rstd1,
            .dx = g->dx, .n_rows = w->n_rows, .n_cols = d->C, .accumulate = 1);
+}
+
+/* Adds dlogits^T nc of a chunk to the head's gradient, block after block. */
+static void head_grad(const vkm_pass *p, const vkm_head_chunk *chunk) {
+    vkm_work *w = p->w;
+    const vkm_weight_lists *l = &w->lists;
+    uint32_t c = w->model->dims.C, v = w->model->dims.V, n = chunk->n, k = chunk->n_map;
+    vkm_tensor map = vkm_view(l->map, chunk->map0, k);
+    vkm_tensor nc = vkm_view(w->nc, (uint64_t)chunk->row * vkm_op_kp(c), vkm_op_size(n, c));
+    VKM_OP(p->s, pack_transpose_rows, .x = w->dlogits, .map = map, .y = l->dlogits_t, .n_rows = n,
+           .n_cols = v, .n_out = k);
+    VKM_OP(p->s, pack_transpose_rows, .x = nc, .map = map, .y = l->nc_t, .n_rows = n, .n_cols = c,
+           .n_out = k);
+    VKM_OP(p->s, gemm_seg, .a = l->dlogits_t, .b = l->nc_t,
+           .seqs = vkm_view(l->segs, 4ull * chunk->seg0, 4ull * chunk->n_segs), .scale = w->xs,
+           .c = p->weights->head_grad, .m = v, .n = c, .kpa = k, .kpb = k, .n_seq = chunk->n_segs);
 }
 
 /* From w->coef to g->dx: the logits of a bounded number of rows are made again. */
@@ -140,8 +193,8 @@ static void head_bwd(const vkm_pass *p) {
     vkm_work *w = p->w;
     const vkm_model *m = w->model;
     uint32_t c = m->dims.C, v = m->dims.V, kp = vkm_op_kp(c), kv = vkm_op_kp(v);
-    for (uint32_t row = 0; row < w->n_comp; row += w->max.logit_rows) {
-        uint32_t n = w->n_comp - row < w->max.logit_rows ? w->n_comp - row : w->max.logit_rows;
+    for (uint32_t i = 0; i < w->n_chunks; i++) {
+        uint32_t row = w->chunks[i].row, n = w->chunks[i].n;
         VKM_OP(p->s, gemm, .a = vkm_view(w->nc, (uint64_t)row * kp, vkm_op_size(n, c)),
                .b = m->head, .c = w->logits, .m = n, .n = v, .k = kp, .kpa = kp, .kpb = kp,
                .ldc = v);
@@ -151,7 +204,9 @@ static void head_bwd(const vkm_pass *p) {
         VKM_OP(p->s, gemm, .a = w->dlogits, .b = m->head_t,
                .c = vkm_view(w->dnc, (uint64_t)row * c, (uint64_t)n * c), .m = n, .n = c, .k = kv,
                .kpa = kv, .kpb = kv, .ldc = c);
+        if (p->weights) head_grad(p, &w->chunks[i]);
     }
+    gain_grad(p, 0, VKM_ROLE_NORM_FINAL, w->dnc, w->xc, w->rstdc, 1, c);
     VKM_OP(p->s, rmsnorm_bwd, .dy = w->dnc, .x = w->xc, .gain = m->norm_final, .rstd = w->rstdc,
            .dx = w->dxc, .n_rows = w->n_comp, .n_cols = c, .accumulate = 0);
     VKM_OP(p->s, zero, .y = w->grads.dx, .n = w->n_rows * c);
@@ -161,7 +216,14 @@ static void head_bwd(const vkm_pass *p) {
 
 void vkm_backward(const vkm_pass *p) {
     vkm_work *w = p->w;
-    VKM_OP(p->s, zero, .y = w->df, .n = w->n_seq * p->adapter->n_experts);
+    const vkm_model_config *d = &w->model->dims;
+    const vkm_weight_lists *l = &w->lists;
+    VKM_BUG_ON(p->weights && !w->max.weights, "a workspace without room for weight gradients");
+    if (p->adapter) VKM_OP(p->s, zero, .y = w->df, .n = w->n_seq * p->adapter->n_experts);
     head_bwd(p);
-    for (uint32_t i = w->model->dims.L; i-- > 0;) layer_bwd(p, i);
+    for (uint32_t i = d->L; i-- > 0;) layer_bwd(p, i);
+    if (p->weights)
+        VKM_OP(p->s, embed_bwd, .dx = w->grads.dx, .ids = l->ids, .rows = l->id_rows,
+               .grad = vkm_weight_of(p->weights, 0, VKM_ROLE_EMBED)->grad, .n_ids = l->n_ids,
+               .n_cols = d->C, .n_vocab = d->V);
 }

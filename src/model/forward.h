@@ -3,6 +3,7 @@
 #define VKM_FORWARD_H
 
 #include "model/lora2r.h"
+#include "model/weights.h"
 
 /* One sequence of a batch: tokens[0..len); the completion is tokens[comp0..len), comp0 >= 1. */
 typedef struct vkm_seq {
@@ -16,7 +17,10 @@ typedef struct vkm_work_limits {
     uint32_t seqs;       /* sequences, or rows of a decode */
     uint32_t logit_rows; /* rows whose logits exist at one time, a multiple of 16 */
     int trains;          /* keep every layer's input and the buffers of the backward pass */
+    int weights;         /* trains: also the buffers of the weights' own gradients; logit_rows is at
+                            least VKM_WEIGHT_LOGIT_ROWS then */
 } vkm_work_limits;
+enum { VKM_WEIGHT_LOGIT_ROWS = 272 };
 
 /* Buffers of one layer's forward pass; the backward pass recomputes them layer by layer. */
 typedef struct vkm_layer_acts {
@@ -41,6 +45,26 @@ typedef struct vkm_layer_grads {
     vkm_tensor pz, pt, df_tok;   /* operands (T,E kper), (E R,T); (T,E) */
     vkm_tensor in_t, dy_t;       /* operands (d_in,T), (d_out,T) of the widest Linear */
 } vkm_layer_grads;
+
+/* Completion tokens whose logits the backward pass makes at one time: token rows [row, row + n) of
+ * the head. With gradients of the head's weight these hold whole blocks of 256 completion tokens of
+ * a sequence, which `map` lays out at multiples of 16; `segs` are the blocks there. */
+typedef struct vkm_head_chunk {
+    uint32_t row, n;
+    uint32_t map0, n_map, seg0, n_segs; /* ranges of vkm_weight_lists' map and segs */
+} vkm_head_chunk;
+
+/* What the weights' own gradients need to know of the batch. */
+typedef struct vkm_weight_lists {
+    vkm_tensor blocks, comp_blocks; /* (n,2): first row and rows of each block of 256, of token rows
+                                       and of completion tokens */
+    vkm_tensor map, segs;           /* rows of a chunk by column; (n,4) as seqs */
+    vkm_tensor ids, id_rows;        /* (n_ids,3) token, first of its rows, rows; ascending rows */
+    vkm_tensor part;                /* (blocks, widest) sums of a gain's gradient */
+    vkm_tensor dlogits_t, nc_t;     /* operands (V, map), (C, map) of a chunk */
+    uint32_t n_blocks, n_comp_blocks, n_ids;
+    uint32_t *count, *next; /* host: of each token of the vocabulary */
+} vkm_weight_lists;
 
 typedef struct vkm_work {
     const vkm_model *model;
@@ -68,6 +92,9 @@ typedef struct vkm_work {
     vkm_tensor mb, lb, sb;              /* (logit_rows, V/256) */
     vkm_tensor m, l, logp, entropy;     /* (N) */
     vkm_tensor dlogits, dnc, dxc, coef; /* operand (logit_rows, V); (N,C) fp32; (N) */
+    vkm_head_chunk *chunks;
+    uint32_t n_chunks, max_chunks;
+    vkm_weight_lists lists; /* with max.weights */
 } vkm_work;
 
 /* adapter: NULL for none. dry: as in vkm_model_load. */
@@ -95,6 +122,7 @@ typedef struct vkm_pass {
     vkm_stream *s;
     vkm_work *w;
     const vkm_adapter *adapter;      /* NULL: the bare model */
+    const vkm_weights *weights;      /* backward: whose gradients are added to; NULL: none */
     int pool;                        /* write w->pooled from the deployed expert's A x */
     const vkm_tensor *k, *v;         /* per layer (rows, K D) bf16; NULL: the workspace's own */
     const struct vkm_decode *decode; /* attention over a cache in place of the batch's own rows */
@@ -113,8 +141,8 @@ void vkm_head_forward(const vkm_pass *p, vkm_tensor x_final);
 
 /* Backward of the head and all layers from w->coef, dL/dlogp of each completion token times the
  * loss scale. Adds to the adapter's group gradients (scaled by w->g), which are moved to the step's
- * where a group closes, and to w->df. Needs w->x of
- * vkm_forward with the same pass. */
+ * where a group closes, to w->df, and to the weights' gradients: sequence after sequence, so no cut
+ * into micro-batches changes a bit. Needs w->x of vkm_forward with the same pass. */
 void vkm_backward(const vkm_pass *p);
 
 #endif

@@ -1,7 +1,7 @@
 /* Owns the workspace: its memory plan and the layout of a batch. */
 #include <stdlib.h>
 
-#include "model/forward.h"
+#include "model/work_impl.h"
 
 static void plan_acts(vkm_work *w, vkm_plan *p) {
     const vkm_model_config *d = &w->model->dims;
@@ -107,6 +107,7 @@ static void plan_work(vkm_work *w, vkm_plan *p) {
     plan_acts(w, p);
     if (w->max.trains) plan_grads(w, p);
     plan_head(w, p);
+    if (w->max.weights) vkm_work_plan_weights(w, p);
 }
 
 vkm_status vkm_work_new(const vkm_model *model, const vkm_adapter *adapter, vkm_work_limits max,
@@ -121,7 +122,9 @@ vkm_status vkm_work_new(const vkm_model *model, const vkm_adapter *adapter, vkm_
     w->max.logit_rows = (uint32_t)vkm_round_up(max.logit_rows, 16);
     w->x = vkm_calloc(model->dims.L + 1, sizeof *w->x, "a workspace", err);
     w->host = vkm_calloc(w->max.rows, sizeof *w->host, "a workspace", err);
-    if (!w->x || !w->host) goto fail;
+    w->max_chunks = w->max.rows / (w->max.weights ? 256 : w->max.logit_rows) + w->max.seqs + 1;
+    w->chunks = vkm_calloc(w->max_chunks, sizeof *w->chunks, "a workspace", err);
+    if (!w->x || !w->host || !w->chunks || (max.weights && vkm_work_new_lists(w, err))) goto fail;
     vkm_plan *p = dry ? dry : vkm_plan_new(model->dev);
     plan_work(w, p);
     if (!dry && vkm_plan_commit(p, &w->mem, err)) goto fail;
@@ -135,6 +138,9 @@ fail:
 void vkm_work_free(vkm_work *w) {
     if (!w) return;
     vkm_mem_free(w->mem);
+    free(w->lists.count);
+    free(w->lists.next);
+    free(w->chunks);
     free(w->host);
     free(w->x);
     free(w);
@@ -205,5 +211,12 @@ vkm_status vkm_work_set_batch(vkm_work *w, const vkm_seq *seqs, uint32_t n_seq, 
     }
     vkm_status st = vkm_write(w->model->dev, vkm_view(w->seqs, 0, 4ull * n_seq), table, err);
     free(table);
-    return st;
+    if (st) return st;
+    if (w->max.weights) return vkm_work_set_lists(w, seqs, n_seq, err);
+    w->n_chunks = 0;
+    for (uint32_t row = 0; row < w->n_comp; row += w->max.logit_rows)
+        w->chunks[w->n_chunks++] = (vkm_head_chunk){
+            .row = row,
+            .n = w->n_comp - row < w->max.logit_rows ? w->n_comp - row : w->max.logit_rows};
+    return VKM_OK;
 }

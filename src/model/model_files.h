@@ -1,0 +1,44 @@
+/* What a model folder holds: its tensors in file order, and the files beside them. */
+#ifndef VKM_MODEL_FILES_H
+#define VKM_MODEL_FILES_H
+
+#include "model/model.h"
+
+/* The place of a tensor in the model; the first are the Linears (vkm_linear_id). */
+typedef enum {
+    VKM_ROLE_NORM_ATTN = VKM_N_LINEARS,
+    VKM_ROLE_NORM_MLP,
+    VKM_ROLE_NORM_Q,
+    VKM_ROLE_NORM_K,
+    VKM_ROLE_EMBED,
+    VKM_ROLE_NORM_FINAL,
+    VKM_ROLE_HEAD,
+    VKM_N_ROLES
+} vkm_role;
+
+typedef struct vkm_model_tensor {
+    char name[96];
+    uint32_t rows, cols; /* rows 0: a vector, the gain of a norm */
+    uint32_t layer;      /* 0 for those outside the layers */
+    uint32_t role;       /* vkm_role, or vkm_linear_id */
+} vkm_model_tensor;
+
+/* The tensors in the order in which we write them. *out is freed with free(). */
+vkm_status vkm_model_tensors(const vkm_model_config *c, vkm_model_tensor **out, uint32_t *n,
+                             vkm_err *err) VKM_MUST_CHECK;
+
+/* Copies the tokenizer's files of a model folder; tokenizer.json must be there, the others may be
+ * absent. */
+vkm_status vkm_model_copy_tokenizer(const char *from, const char *to, vkm_err *err) VKM_MUST_CHECK;
+/* Copies generation_config.json, if it is there, and then config.json, which marks a whole model.
+ */
+vkm_status vkm_model_copy_config(const char *from, const char *to, vkm_err *err) VKM_MUST_CHECK;
+
+/* Elements [first, first + n) of tensor i of the list, as bf16 bits. */
+typedef vkm_status (*vkm_model_source)(void *user, uint32_t i, const vkm_model_tensor *t,
+                                       uint64_t first, uint64_t n, uint16_t *out, vkm_err *err);
+/* Writes folder/model.safetensors in bf16, asking for pieces whose first is a multiple of 4. */
+vkm_status vkm_model_write(const vkm_model_config *c, const char *folder, vkm_model_source source,
+                           void *user, vkm_err *err) VKM_MUST_CHECK;
+
+#endif
