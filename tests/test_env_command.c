@@ -44,7 +44,8 @@ static vkm_reward *open_python(const char *body, double timeout_s) {
                                 "    print(answer(q))\n";
     char text[4096], line[VKM_PATH_MAX + 64];
     snprintf(text, sizeof text, frame, body);
-    snprintf(line, sizeof line, "exec /usr/bin/python3 -S %s 2>/dev/null", scratch_file("reward.py", text));
+    snprintf(line, sizeof line, "exec /usr/bin/python3 -S %s 2>/dev/null",
+             scratch_file("reward.py", text));
     return open_line(line, timeout_s, VKM_REWARD_FROM_COMMAND);
 }
 
