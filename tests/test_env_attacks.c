@@ -399,7 +399,7 @@ static void nothing_outside_is_reached(void **state) {
         "import time\nclass Solution:\n    def f(self, n):\n        time.sleep(0.01)\n"
         "        return n * n\n# beside %zu\n";
     env_scene *e = env_of(state);
-    targets t;
+    targets t = {0};
     char port[16], code[2048], beside[512];
     open_targets(&t);
     snprintf(port, sizeof port, "%d", t.port);
