@@ -102,7 +102,7 @@ void vkm_optimizer_step(vkm_optimizer *o, vkm_stream *s, const vkm_adam_rates *r
                    .n = n, .b2 = r->beta2, .inv_scale = inv_scale);
         VKM_OP(s, adamw, .p = t->param, .g = t->grad, .m = t->m, .v = t->v, .clip = o->clip, .n = n,
                .v_stride = per_tensor ? 0 : 1, .lr = r->lr, .b1 = r->beta1, .b2 = r->beta2,
-               .eps = r->epsilon, .wd = r->weight_decay, .bias1 = c1, .bias2 = c2,
+               .eps = r->epsilon, .wd = t->no_decay ? 0 : r->weight_decay, .bias1 = c1, .bias2 = c2,
                .inv_scale = inv_scale);
     }
 }

@@ -19,6 +19,7 @@ typedef struct vkm_adam_rates {
  * kept for the whole tensor. */
 typedef struct vkm_trainable {
     vkm_tensor param, grad, m, v;
+    int no_decay; /* weight decay leaves it alone */
 } vkm_trainable;
 
 /* A parameter group: its tensors are clipped together by their global norm. */

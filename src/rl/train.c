@@ -2,23 +2,14 @@
 #include "rl/train.h"
 
 #include <math.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "rl/checkpoint.h"
+#include "rl/interrupt.h"
 #include "rl/report_lines.h"
 #include "rl/runlog.h"
-
-/* ---- Ctrl-C ---------------------------------------------------------------------------------- */
-
-static volatile sig_atomic_t stop_asked;
-
-static void on_interrupt(int signal_number) {
-    stop_asked = 1;
-    signal(signal_number, SIG_DFL); /* the second one ends the program */
-}
 
 /* ---- one step -------------------------------------------------------------------------------- */
 
@@ -81,10 +72,10 @@ static vkm_status loop(vkm_run *r, uint32_t last, vkm_runlog *log, vkm_train_sum
     uint32_t saved = r->state.step;
     b.prompts = vkm_calloc(b.n_groups, sizeof *b.prompts, "a step", err);
     b.x = vkm_calloc(b.n, sizeof *b.x, "a step", err);
-    while (b.prompts && b.x && r->state.step < last && !stop_asked) {
+    while (b.prompts && b.x && r->state.step < last && !vkm_interrupt_asked()) {
         if (one_step(r, &b, log, sum, err)) break;
         uint32_t step = r->state.step;
-        int end = step == last || stop_asked;
+        int end = step == last || vkm_interrupt_asked();
         if (end || step % (uint32_t)r->c.save_steps == 0) {
             if (vkm_run_save(r, err)) break;
             saved = step;
@@ -95,7 +86,7 @@ static vkm_status loop(vkm_run *r, uint32_t last, vkm_runlog *log, vkm_train_sum
     }
     free(b.x);
     free(b.prompts);
-    if (!err->status && stop_asked && r->state.step < last)
+    if (!err->status && vkm_interrupt_asked() && r->state.step < last)
         vkm_warn("interrupted after step %u; to go on: vkmoe train %s/config.json "
                  "--resume_from_checkpoint latest",
                  saved, r->c.output_dir);
@@ -123,11 +114,10 @@ vkm_status vkm_train(const vkm_config *c, vkm_dev *dev, vkm_train_summary *sum, 
         vkm_info("resumed after step %u from %s", r->state.step, checkpoint);
     }
     if (vkm_runlog_open(c, &info, resumed, &log, err)) goto done;
-    stop_asked = 0;
-    void (*before)(int) = signal(SIGINT, on_interrupt);
     uint32_t last = (uint32_t)(c->stop_at_step ? c->stop_at_step : c->max_steps);
+    vkm_interrupt_begin();
     (void)!loop(r, last, log, sum, err);
-    signal(SIGINT, before);
+    vkm_interrupt_end();
     if (!err->status && r->state.step == last && r->n_eval)
         (void)!evaluate_now(r, log, &sum->eval, err);
 done:
