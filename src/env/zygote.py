@@ -344,9 +344,8 @@ def holds(target, family):
     for a property, is no value: a helper is_valid() claims nothing."""
     for name in family:
         value = ignoring_errors(getattr, target, name)
-        if callable(value) or hasattr(type(value), "__get__"):
-            continue
-        if ignoring_errors(bool, value):
+        is_value = not callable(value) and not hasattr(type(value), "__get__")
+        if is_value and ignoring_errors(bool, value):
             return True
     return False
 
@@ -378,8 +377,7 @@ def job_sentinel(family, setup, code, *calls):
 
 
 def job_files(setup, code, *asserts):
-    """The script, in a process of its own: when it has ended, however it did, watch() looks at the
-    files that it left."""
+    """The script, in a process of its own: watch() looks at the files that it leaves."""
     job_script(setup, code, *asserts)
 
 
