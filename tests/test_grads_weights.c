@@ -81,7 +81,8 @@ static void perturb(rig *r) {
     free(x);
 }
 
-static void rig_open(rig *r, vkm_backend_id backend, int tied, int threads, uint32_t logit_rows) {
+static void rig_open(rig *r, vkm_backend_id backend, int tied, int threads, uint32_t logit_rows,
+                     int keep) {
     vkm_err err = {0};
     memset(r, 0, sizeof *r);
     vkm_dev_options o = {.backend = backend, .threads = threads, .thread_all = threads > 1};
@@ -90,8 +91,12 @@ static void rig_open(rig *r, vkm_backend_id backend, int tied, int threads, uint
     check(vkm_weights_new(r->model, folder(tied), NULL, &r->weights, &err), &err);
     vkm_adapter_options a = {.n_experts = 2, .rank = RANK, .seed = 9, .trains = 1};
     check(vkm_adapter_new(r->dev, &r->model->dims, &a, NULL, &r->adapter, &err), &err);
-    vkm_work_limits max = {
-        .rows = 512, .seqs = N_SEQ, .logit_rows = logit_rows, .trains = 1, .weights = 1};
+    vkm_work_limits max = {.rows = 512,
+                           .seqs = N_SEQ,
+                           .logit_rows = logit_rows,
+                           .trains = 1,
+                           .keep = keep,
+                           .weights = 1};
     check(vkm_work_new(r->model, r->adapter, max, NULL, &r->work, &err), &err);
     check(vkm_stream_new(r->dev, &r->s, &err), &err);
     float noise[MAX_TOKENS];
@@ -211,7 +216,7 @@ static void by_weight(void **state) {
     for (int tied = 0; tied < 2; tied++) {
         double worst[VKM_N_ROLES] = {0};
         rig r;
-        rig_open(&r, VKM_ORACLE, tied, 2, VKM_WEIGHT_LOGIT_ROWS);
+        rig_open(&r, VKM_ORACLE, tied, 2, VKM_WEIGHT_LOGIT_ROWS, 0);
         train(&r, N_SEQ);
         for (uint32_t i = 0; i < r.weights->n; i++) {
             uint32_t role = r.weights->w[i].is.role;
@@ -230,8 +235,8 @@ static void exact_tier(void **state) {
     (void)state;
     rig r[2];
     double least = 1, furthest = 0;
-    rig_open(&r[0], VKM_ORACLE, 1, 2, 512);
-    rig_open(&r[1], VKM_CPU, 1, 2, 512);
+    rig_open(&r[0], VKM_ORACLE, 1, 2, 512, 1);
+    rig_open(&r[1], VKM_CPU, 1, 2, 512, 1);
     train(&r[0], N_SEQ), train(&r[1], N_SEQ);
     for (uint32_t i = 0; i < r[0].weights->n; i++) {
         double *want = gradient(&r[0], i), *got = gradient(&r[1], i), aa = 0, bb = 0, ab = 0,
@@ -250,20 +255,21 @@ static void exact_tier(void **state) {
     rig_close(&r[0]), rig_close(&r[1]);
 }
 
-/* Cuts of the batch, of the logits and of the work over threads: the same bits. */
+/* Cuts of the batch, of the logits and of the work over threads, activations kept or made again:
+ * the same bits. */
 static void cuts(void **state) {
     (void)state;
     static const struct {
         uint32_t per, logit_rows;
-        int threads;
-    } ways[] = {{N_SEQ, 512, 1}, {1, 512, 1}, {2, 272, 2}, {3, 288, 3}};
+        int threads, keep;
+    } ways[] = {{N_SEQ, 512, 1, 0}, {1, 512, 1, 1}, {2, 272, 2, 0}, {3, 288, 3, 1}};
     for (int tied = 0; tied < 2; tied++) {
         float **first = NULL;
         uint32_t n = 0;
         for (size_t k = 0; k < VKM_COUNTOF(ways); k++) {
             rig r;
             vkm_err err = {0};
-            rig_open(&r, VKM_CPU, tied, ways[k].threads, ways[k].logit_rows);
+            rig_open(&r, VKM_CPU, tied, ways[k].threads, ways[k].logit_rows, ways[k].keep);
             train(&r, ways[k].per);
             n = r.weights->n;
             if (k == 0) first = calloc(n, sizeof *first);

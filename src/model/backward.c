@@ -1,20 +1,22 @@
-/* The backward pass, layer by layer from the saved inputs; each layer's forward is recomputed.
+/* The backward pass, layer by layer from the saved inputs; each layer's forward is recomputed where
+ * its activations were not kept.
  * Gradients with respect to the adapter's factors go to the group sums, those of the weights (where
  * the pass has any) to the step's sums: for each weight the sequences of the batch add in ascending
  * order, so a batch may be cut between any two. */
 #include "model/forward.h"
 
 /* The low-rank path: t = [v | z], its operands, and the gradient of each row's expert factors. */
-static void experts_bwd(const vkm_pass *p, uint32_t module, vkm_linear_id id, vkm_tensor dy) {
+static void experts_bwd(const vkm_pass *p, uint32_t layer, vkm_linear_id id, vkm_tensor dy) {
     vkm_work *w = p->w;
     vkm_layer_grads *g = &w->grads;
     const vkm_adapter *a = p->adapter;
-    const vkm_module *mod = &a->modules[module];
+    const vkm_module *mod = &a->modules[layer * VKM_N_LINEARS + id];
     uint32_t rp = vkm_lora_rp(a), kp = vkm_op_kp(mod->d_out), t = w->n_rows;
     VKM_OP(p->s, gemm, .a = dy, .b = mod->back, .c = w->t, .m = t, .n = 2 * rp, .k = kp, .kpa = kp,
            .kpb = kp, .ldc = 2 * rp);
-    VKM_OP(p->s, lora_mid_bwd, .t = w->t, .uh = w->acts.uh[id], .row_seq = w->row_seq, .pz = g->pz,
-           .pt = g->pt, .df = g->df_tok, .n_rows = t, .n_experts = a->n_experts, .rank = a->rank);
+    VKM_OP(p->s, lora_mid_bwd, .t = w->t, .uh = vkm_acts_of(w, layer)->uh[id],
+           .row_seq = w->row_seq, .pz = g->pz, .pt = g->pt, .df = g->df_tok, .n_rows = t,
+           .n_experts = a->n_experts, .rank = a->rank);
     VKM_OP(p->s, seq_sum, .x = g->df_tok, .seqs = w->seqs, .acc = w->df, .n_seq = w->n_seq,
            .n_cols = a->n_experts);
 }
@@ -41,9 +43,10 @@ static void factor_grad(const vkm_pass *p, const vkm_module *mod, int factor, vk
 
 /* From dy, an operand (T, d_out): adds to the gradients of the module's factors, of the weight and
  * to w->df, and writes dx = W^T dy + sum_e xs_e (dA_e^T (v+z) + A0_e^T z) (+ res). x is the
- * Linear's input operand. */
-static void adapted_linear_bwd(const vkm_pass *p, uint32_t layer, vkm_linear_id id, vkm_tensor x,
-                               vkm_tensor dy, const vkm_tensor *res, vkm_tensor dx) {
+ * Linear's input operand; NULL: that of the call before. */
+static void adapted_linear_bwd(const vkm_pass *p, uint32_t layer, vkm_linear_id id,
+                               const vkm_tensor *x, vkm_tensor dy, const vkm_tensor *res,
+                               vkm_tensor dx) {
     vkm_work *w = p->w;
     vkm_layer_grads *g = &w->grads;
     const vkm_adapter *a = p->adapter;
@@ -55,7 +58,7 @@ static void adapted_linear_bwd(const vkm_pass *p, uint32_t layer, vkm_linear_id 
     vkm_tensor in_t = vkm_view(g->in_t, 0, vkm_op_size(lin->d_in, t));
     vkm_tensor dy_t = vkm_view(g->dy_t, 0, vkm_op_size(lin->d_out, t));
 
-    if (a) experts_bwd(p, layer * VKM_N_LINEARS + id, id, dy);
+    if (a) experts_bwd(p, layer, id, dy);
     if (dx.dtype == VKM_BF16)
         VKM_OP(p->s, linear_bf16, .a = dy, .b = lin->wt, .a2 = pz, .b2 = back_x, .scale = w->xs,
                .row_seq = w->row_seq, .c = dx, .m = t, .n = lin->d_in, .k = kp, .kper = kper,
@@ -65,14 +68,16 @@ static void adapted_linear_bwd(const vkm_pass *p, uint32_t layer, vkm_linear_id 
                .row_seq = w->row_seq, .res = res ? *res : dx, .c = dx, .m = t, .n = lin->d_in,
                .k = kp, .kper = kper, .n_experts = n_experts, .has_res = res != NULL);
 
-    VKM_OP(p->s, pack_transpose, .x = x, .row_seq = w->row_seq, .y = in_t, .n_rows = t,
-           .n_cols = lin->d_in, .has_seq = 1);
+    if (x)
+        VKM_OP(p->s, pack_transpose, .x = *x, .row_seq = w->row_seq, .y = in_t, .n_rows = t,
+               .n_cols = lin->d_in, .has_seq = 1);
     VKM_OP(p->s, pack_transpose, .x = dy, .row_seq = w->row_seq, .y = dy_t, .n_rows = t,
            .n_cols = lin->d_out, .has_seq = 1);
     if (a) {
         uint32_t er = a->n_experts * a->rank;
         factor_grad(p, mod, 0, vkm_view(g->pt, 0, vkm_op_size(er, t)), in_t, lin->d_in);
-        factor_grad(p, mod, 1, vkm_view(w->acts.ht[id], 0, vkm_op_size(er, t)), dy_t, lin->d_out);
+        factor_grad(p, mod, 1, vkm_view(vkm_acts_of(w, layer)->ht[id], 0, vkm_op_size(er, t)), dy_t,
+                    lin->d_out);
     }
     if (p->weights)
         VKM_OP(p->s, gemm_seg, .a = dy_t, .b = in_t, .seqs = w->seqs, .scale = w->xs,
@@ -120,7 +125,7 @@ static void pack_residual(const vkm_pass *p) {
 
 static void attention_bwd(const vkm_pass *p, uint32_t i) {
     vkm_work *w = p->w;
-    vkm_layer_acts *a = &w->acts;
+    vkm_layer_acts *a = vkm_acts_of(w, i);
     vkm_layer_grads *g = &w->grads;
     const vkm_model_config *d = &w->model->dims;
     float scale = vkm_attn_scale(d);
@@ -143,30 +148,30 @@ static void attention_bwd(const vkm_pass *p, uint32_t i) {
 /* g->dx enters as the gradient of the layer's output and leaves as that of its input. */
 static void layer_bwd(const vkm_pass *p, uint32_t i) {
     vkm_work *w = p->w;
-    vkm_layer_acts *a = &w->acts;
+    vkm_layer_acts *a = vkm_acts_of(w, i);
     vkm_layer_grads *g = &w->grads;
     const vkm_model_config *d = &w->model->dims;
     const vkm_layer *layer = &w->model->layers[i];
     vkm_pass again = *p;
     again.pool = 0;
-    vkm_layer_forward(&again, i, w->x[i], w->x[i + 1]);
+    if (!w->max.keep) vkm_layer_forward(&again, i, w->x[i], w->x[i + 1]);
 
     pack_residual(p);
-    adapted_linear_bwd(p, i, VKM_LIN_DOWN, a->act, g->dx16, NULL, g->dact);
+    adapted_linear_bwd(p, i, VKM_LIN_DOWN, &a->act, g->dx16, NULL, g->dact);
     VKM_OP(p->s, swiglu_bwd, .gate = a->gate, .up = a->up, .dy = g->dact, .dgate = g->dgate,
            .dup = g->dup, .n_rows = w->n_rows, .n_cols = d->F);
-    adapted_linear_bwd(p, i, VKM_LIN_GATE, a->n2, g->dgate, NULL, g->dn);
-    adapted_linear_bwd(p, i, VKM_LIN_UP, a->n2, g->dup, &g->dn, g->dn);
+    adapted_linear_bwd(p, i, VKM_LIN_GATE, &a->n2, g->dgate, NULL, g->dn);
+    adapted_linear_bwd(p, i, VKM_LIN_UP, NULL, g->dup, &g->dn, g->dn);
     gain_grad(p, i, VKM_ROLE_NORM_MLP, g->dn, a->xmid, a->rstd2, 1, d->C);
     VKM_OP(p->s, rmsnorm_bwd, .dy = g->dn, .x = a->xmid, .gain = layer->norm_mlp, .rstd = a->rstd2,
            .dx = g->dx, .n_rows = w->n_rows, .n_cols = d->C, .accumulate = 1);
 
     pack_residual(p);
-    adapted_linear_bwd(p, i, VKM_LIN_O, a->o, g->dx16, NULL, g->dout);
+    adapted_linear_bwd(p, i, VKM_LIN_O, &a->o, g->dx16, NULL, g->dout);
     attention_bwd(p, i);
-    adapted_linear_bwd(p, i, VKM_LIN_Q, a->n1, g->dq16, NULL, g->dn);
-    adapted_linear_bwd(p, i, VKM_LIN_K, a->n1, g->dk16, &g->dn, g->dn);
-    adapted_linear_bwd(p, i, VKM_LIN_V, a->n1, g->dv16, &g->dn, g->dn);
+    adapted_linear_bwd(p, i, VKM_LIN_Q, &a->n1, g->dq16, NULL, g->dn);
+    adapted_linear_bwd(p, i, VKM_LIN_K, NULL, g->dk16, &g->dn, g->dn);
+    adapted_linear_bwd(p, i, VKM_LIN_V, NULL, g->dv16, &g->dn, g->dn);
     gain_grad(p, i, VKM_ROLE_NORM_ATTN, g->dn, w->x[i], a->rstd1, 1, d->C);
     VKM_OP(p->s, rmsnorm_bwd, .dy = g->dn, .x = w->x[i], .gain = layer->norm_attn, .rstd = a->rstd1,
            .dx = g->dx, .n_rows = w->n_rows, .n_cols = d->C, .accumulate = 1);

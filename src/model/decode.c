@@ -85,11 +85,12 @@ void vkm_gen_free(vkm_gen *g) {
 void vkm_decode_attention(const vkm_decode *d, vkm_stream *s, vkm_work *w, uint32_t layer,
                           vkm_tensor k, vkm_tensor v) {
     const vkm_model_config *m = &w->model->dims;
+    const vkm_layer_acts *a = vkm_acts_of(w, layer);
     VKM_OP(s, kv_store, .k = k, .v = v, .state = d->state, .own_k = d->own_k[layer],
            .own_v = d->own_v[layer], .n_rows = w->n_rows, .n_cols = m->K * m->D);
-    VKM_OP(s, attn_decode, .q = w->acts.qr, .prompt_k = d->prompt_k[layer],
+    VKM_OP(s, attn_decode, .q = a->qr, .prompt_k = d->prompt_k[layer],
            .prompt_v = d->prompt_v[layer], .own_k = d->own_k[layer], .own_v = d->own_v[layer],
-           .state = d->state, .o = w->acts.o, .scratch = d->scratch, .n_rows = w->n_rows,
+           .state = d->state, .o = a->o, .scratch = d->scratch, .n_rows = w->n_rows,
            .n_heads = m->H, .n_kv = m->K, .head_dim = m->D, .max_keys = d->max_keys,
            .scale = vkm_attn_scale(m));
 }

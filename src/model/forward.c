@@ -21,12 +21,13 @@ static void adapted_linear(const vkm_pass *p, uint32_t layer, vkm_linear_id id, 
         n_experts = a->n_experts;
         kper = vkm_lora_kper(a);
         up = mod->up;
-        uh = w->acts.uh[id];
+        uh = vkm_acts_of(w, layer)->uh[id];
         VKM_OP(p->s, gemm, .a = x, .b = mod->down, .c = w->t, .m = w->n_rows, .n = 2 * rp,
                .k = vkm_op_kp(lin->d_in), .kpa = vkm_op_kp(lin->d_in), .kpb = vkm_op_kp(lin->d_in),
                .ldc = 2 * rp);
         VKM_OP(p->s, lora_mid_fwd, .t = w->t, .row_seq = w->row_seq, .uh = uh, .h = w->h,
-               .ht = w->acts.ht[id], .n_rows = w->n_rows, .n_experts = n_experts, .rank = a->rank);
+               .ht = vkm_acts_of(w, layer)->ht[id], .n_rows = w->n_rows, .n_experts = n_experts,
+               .rank = a->rank);
         if (p->pool)
             VKM_OP(p->s, pool_fwd, .h = w->h, .seqs = w->seqs, .pooled = w->pooled,
                    .n_seq = w->n_seq, .ldh = n_experts * a->rank, .rank = a->rank, .module = m,
@@ -58,7 +59,7 @@ static void norm_and_rope(const vkm_pass *p, vkm_tensor gain, vkm_tensor x, vkm_
 
 void vkm_layer_forward(const vkm_pass *p, uint32_t i, vkm_tensor x, vkm_tensor y) {
     vkm_work *w = p->w;
-    vkm_layer_acts *a = &w->acts;
+    vkm_layer_acts *a = vkm_acts_of(w, i);
     const vkm_model_config *d = &w->model->dims;
     const vkm_layer *layer = &w->model->layers[i];
     vkm_tensor kr = p->k ? p->k[i] : a->kr, v = p->v ? p->v[i] : a->v;

@@ -17,12 +17,14 @@ typedef struct vkm_work_limits {
     uint32_t seqs;       /* sequences, or rows of a decode */
     uint32_t logit_rows; /* rows whose logits exist at one time, a multiple of 16 */
     int trains;          /* keep every layer's input and the buffers of the backward pass */
+    int keep;            /* trains: keep every layer's activations, so that none is recomputed */
     int weights;         /* trains: also the buffers of the weights' own gradients; logit_rows is at
                             least VKM_WEIGHT_LOGIT_ROWS then */
 } vkm_work_limits;
 enum { VKM_WEIGHT_LOGIT_ROWS = 272 };
 
-/* Buffers of one layer's forward pass; the backward pass recomputes them layer by layer. */
+/* Buffers of one layer's forward pass. The backward pass recomputes them layer by layer, unless the
+ * workspace keeps those of every layer. */
 typedef struct vkm_layer_acts {
     vkm_tensor n1, rstd1;                            /* operand (T,C); (T) */
     vkm_tensor q, k, qn, kn, rstdq, rstdk;           /* (T,H D) (T,K D) fp32; (T,H) (T,K) */
@@ -82,9 +84,9 @@ typedef struct vkm_work {
     vkm_tensor df;       /* (B,E): dL/df times the loss scale */
     uint32_t *host;      /* staging of the index tensors */
     /* activations */
-    vkm_tensor *x;   /* L+1 residual streams (T,C); without `trains` two, used in turn */
-    vkm_tensor t, h; /* (T,2 Rp), (T,E R) */
-    vkm_layer_acts acts;
+    vkm_tensor *x;        /* L+1 residual streams (T,C); without `trains` two, used in turn */
+    vkm_tensor t, h;      /* (T,2 Rp), (T,E R) */
+    vkm_layer_acts *acts; /* of every layer with max.keep, else one that all use in turn */
     vkm_layer_grads grads;
     /* output head, over completion rows N */
     vkm_tensor xc, nc, rstdc;           /* (N,C) fp32, operand, (N) */
@@ -97,10 +99,18 @@ typedef struct vkm_work {
     vkm_weight_lists lists; /* with max.weights */
 } vkm_work;
 
+/* Whether the activations of every layer over so many rows are small beside the device's memory (a
+ * quarter of what is free): a value for `keep`. */
+int vkm_work_may_keep(const vkm_model *model, uint32_t rows);
+
 /* adapter: NULL for none. dry: as in vkm_model_load. */
 vkm_status vkm_work_new(const vkm_model *model, const vkm_adapter *adapter, vkm_work_limits max,
                         vkm_plan *dry, vkm_work **out, vkm_err *err) VKM_MUST_CHECK;
 void vkm_work_free(vkm_work *w); /* accepts NULL */
+
+static inline vkm_layer_acts *vkm_acts_of(const vkm_work *w, uint32_t layer) {
+    return &w->acts[w->max.keep ? layer : 0];
+}
 
 /* Rows that a sequence of len tokens takes in a batch. */
 static inline uint32_t vkm_seq_rows(uint32_t len) {

@@ -3,14 +3,11 @@
 
 #include "model/work_impl.h"
 
-static void plan_acts(vkm_work *w, vkm_plan *p) {
+static void plan_acts(vkm_work *w, vkm_layer_acts *a, vkm_plan *p) {
     const vkm_model_config *d = &w->model->dims;
-    vkm_layer_acts *a = &w->acts;
     uint64_t t = w->max.rows;
     uint32_t hd = d->H * d->D, kd = d->K * d->D, er = w->n_experts * w->rank;
     const char *c = "activations";
-    uint32_t n_streams = w->max.trains ? d->L + 1 : 2;
-    for (uint32_t i = 0; i < n_streams; i++) vkm_plan_add(p, &w->x[i], VKM_F32, t * d->C, c);
     vkm_plan_add(p, &a->n1, VKM_BF16, vkm_op_size(t, d->C), c);
     vkm_plan_add(p, &a->rstd1, VKM_F32, t, c);
     vkm_plan_add(p, &a->q, VKM_F32, t * hd, c);
@@ -32,10 +29,7 @@ static void plan_acts(vkm_work *w, vkm_plan *p) {
     vkm_plan_add(p, &a->up, VKM_F32, t * d->F, c);
     vkm_plan_add(p, &a->act, VKM_BF16, vkm_op_size(t, d->F), c);
     if (!er) return;
-    uint32_t rp = (uint32_t)vkm_round_up(er, 16);
     uint32_t kper = 2 * (uint32_t)vkm_round_up(w->rank, 4);
-    vkm_plan_add(p, &w->t, VKM_F32, t * 2 * rp, c);
-    vkm_plan_add(p, &w->h, VKM_F32, t * er, c);
     for (int i = 0; i < VKM_N_LINEARS; i++) {
         vkm_plan_add(p, &a->uh[i], VKM_BF16, vkm_op_size(t, w->n_experts * kper), c);
         vkm_plan_add(p, &a->ht[i], VKM_BF16, vkm_op_size(er, (uint32_t)t), c);
@@ -93,6 +87,8 @@ static void plan_head(vkm_work *w, vkm_plan *p) {
 }
 
 static void plan_work(vkm_work *w, vkm_plan *p) {
+    const vkm_model_config *d = &w->model->dims;
+    const char *acts = "activations";
     uint64_t t = w->max.rows, b = w->max.seqs, e = w->n_experts ? w->n_experts : 1;
     vkm_tensor *per_row[] = {&w->tokens,    &w->pos,     &w->row_seq,
                              &w->comp_rows, &w->targets, &w->comp_seq};
@@ -104,10 +100,21 @@ static void plan_work(vkm_work *w, vkm_plan *p) {
         vkm_plan_add(p, per_seq[i], VKM_F32, b * e, "batch");
     uint64_t pooled = b * w->model->dims.L * VKM_N_LINEARS * (w->rank ? w->rank : 1);
     vkm_plan_add(p, &w->pooled, VKM_F32, pooled, "batch");
-    plan_acts(w, p);
+    uint32_t n_streams = w->max.trains ? d->L + 1 : 2, er = w->n_experts * w->rank;
+    for (uint32_t i = 0; i < n_streams; i++) vkm_plan_add(p, &w->x[i], VKM_F32, t * d->C, acts);
+    if (er) vkm_plan_add(p, &w->t, VKM_F32, t * 2 * vkm_round_up(er, 16), acts);
+    if (er) vkm_plan_add(p, &w->h, VKM_F32, t * er, acts);
+    for (uint32_t i = 0; i < (w->max.keep ? d->L : 1); i++) plan_acts(w, &w->acts[i], p);
     if (w->max.trains) plan_grads(w, p);
     plan_head(w, p);
     if (w->max.weights) vkm_work_plan_weights(w, p);
+}
+
+int vkm_work_may_keep(const vkm_model *model, uint32_t rows) {
+    const vkm_model_config *d = &model->dims;
+    uint64_t row = 16ull * d->L * (d->C + d->H * d->D + d->F); /* bytes, about */
+    uint64_t budget = vkm_dev_budget(model->dev);
+    return row * rows <= (budget ? budget / 4 : 1ull << 30);
 }
 
 vkm_status vkm_work_new(const vkm_model *model, const vkm_adapter *adapter, vkm_work_limits max,
@@ -124,7 +131,9 @@ vkm_status vkm_work_new(const vkm_model *model, const vkm_adapter *adapter, vkm_
     w->host = vkm_calloc(w->max.rows, sizeof *w->host, "a workspace", err);
     w->max_chunks = w->max.rows / (w->max.weights ? 256 : w->max.logit_rows) + w->max.seqs + 1;
     w->chunks = vkm_calloc(w->max_chunks, sizeof *w->chunks, "a workspace", err);
-    if (!w->x || !w->host || !w->chunks || (max.weights && vkm_work_new_lists(w, err))) goto fail;
+    w->acts = vkm_calloc(max.keep ? model->dims.L : 1, sizeof *w->acts, "a workspace", err);
+    if (!w->x || !w->host || !w->chunks || !w->acts || (max.weights && vkm_work_new_lists(w, err)))
+        goto fail;
     vkm_plan *p = dry ? dry : vkm_plan_new(model->dev);
     plan_work(w, p);
     if (!dry && vkm_plan_commit(p, &w->mem, err)) goto fail;
@@ -141,6 +150,7 @@ void vkm_work_free(vkm_work *w) {
     free(w->lists.count);
     free(w->lists.next);
     free(w->chunks);
+    free(w->acts);
     free(w->host);
     free(w->x);
     free(w);

@@ -99,16 +99,36 @@ VKM_REF(pack_f32) {
     }
 }
 
+/* 16 rows by up to 16 columns of x as 16 columns of y: eight lines of 16 words each way. live:
+ * which rows count; the rest become 0, as do columns from n_cols on. */
+static inline void transpose_block(const bf16 *x, uint32_t n_words, uint32_t n_cols,
+                                   const int *live, bf16 *y, uint32_t n_out_words) {
+    bf16 block[16][16];
+    memset(block, 0, sizeof block);
+    for (uint32_t w = 0; w < n_words; w++)
+        for (uint32_t r = 0; r < 16; r++) {
+            block[2 * w][r] = live[r] ? x[w * 32 + 2 * r] : 0;
+            block[2 * w + 1][r] = live[r] ? x[w * 32 + 2 * r + 1] : 0;
+        }
+    for (uint32_t c = n_cols; c < 16; c++) memset(block[c], 0, sizeof block[c]);
+    for (uint32_t w = 0; w < n_out_words; w++)
+        for (uint32_t c = 0; c < 16; c++)
+            memcpy(y + w * 32 + 2ull * c, &block[c][2 * w], 2 * sizeof(bf16));
+}
+
 VKM_REF(pack_transpose) {
     const bf16 *x = ref_bf16(a->x); /* operand (n_rows, n_cols) */
     const uint32_t *row_seq = ref_u32(a->row_seq);
     bf16 *y = ref_bf16(a->y); /* operand (n_cols, n_rows) */
     uint32_t kpx = vkm_op_kp(a->n_cols), kpy = vkm_op_kp(a->n_rows);
     FOR_PART(panel, vkm_round_up(a->n_cols, 16) / 16) {
-        for (uint32_t r = 0; r < kpy; r++) {
-            int live = r < a->n_rows && !(a->has_seq && row_seq[r] == 0xffffffffu);
-            for (uint32_t c = (uint32_t)panel * 16; c < (uint32_t)panel * 16 + 16; c++)
-                y[vkm_op_index(c, r, kpy)] = live && c < a->n_cols ? x[vkm_op_index(r, c, kpx)] : 0;
+        uint32_t c = (uint32_t)panel * 16, n_words = kpx - c < 16 ? (kpx - c) / 2 : 8;
+        for (uint32_t r = 0; r < kpy; r += 16) {
+            int live[16];
+            for (uint32_t i = 0; i < 16; i++)
+                live[i] = r + i < a->n_rows && !(a->has_seq && row_seq[r + i] == 0xffffffffu);
+            transpose_block(x + vkm_op_index(r, c, kpx), n_words, a->n_cols - c, live,
+                            y + vkm_op_index(c, r, kpy), kpy - r < 16 ? (kpy - r) / 2 : 8);
         }
     }
 }

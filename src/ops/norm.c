@@ -110,13 +110,22 @@ void vkm_op_rope_bwd(vkm_stream *s, const vkm_args_rope_bwd *a) {
 }
 #endif
 
+/* The tree of a sum whose lanes from n on are +0: adding those changes nothing. */
+static inline real tree_of(real acc[64], uint32_t n) {
+    int half = 32;
+    while (half > 0 && (uint32_t)half >= n) half /= 2;
+    for (; half > 0; half /= 2)
+        for (int l = 0; l < half; l++) acc[l] += acc[l + half];
+    return acc[0];
+}
+
 /* 1 / rms of x[n]. */
 static inline real rstd_of(const real *x, uint32_t n, float eps) {
     real acc[64] = {0};
     for (uint32_t i = 0; i < n; i += 64)
         for (uint32_t l = 0, m = n - i < 64 ? n - i : 64; l < m; l++)
             acc[l] += canon(x[i + l] * x[i + l]);
-    return vkm_rsqrt(vkm_div(vkm_rule5_tree(acc), (real)(int)n) + (real)eps);
+    return vkm_rsqrt(vkm_div(tree_of(acc, n), (real)(int)n) + (real)eps);
 }
 
 /* dx = rstd * (gain * dy) - x * pull, pull = rstd^3 / n * sum(gain * dy * x) */
@@ -126,7 +135,7 @@ static inline real norm_pull(const real *dy, const real *x, const real *gain, re
     for (uint32_t i = 0; i < n; i += 64)
         for (uint32_t l = 0, m = n - i < 64 ? n - i : 64; l < m; l++)
             acc[l] += canon(canon(gain[i + l] * dy[i + l]) * x[i + l]);
-    return canon(vkm_div(rstd * rstd * rstd, (real)(int)n) * vkm_rule5_tree(acc));
+    return canon(vkm_div(rstd * rstd * rstd, (real)(int)n) * tree_of(acc, n));
 }
 static inline real norm_dx(real dy, real x, real gain, real rstd, real pull) {
     return canon(canon(rstd * canon(gain * dy)) - canon(x * pull));

@@ -38,8 +38,10 @@ vkm_status vkm_policy_new(vkm_dev *dev, const char *model_folder, const vkm_poli
                         .prompt_rows = max->prompts * vkm_seq_rows(max->max_prompt),
                         .max_keys = max->max_prompt + max->max_new};
     if (vkm_model_load(dev, model_folder, max->max_prompt + max->max_new, max->trains, dry,
-                       &p->model, err) ||
-        vkm_adapter_new(dev, &p->model->dims, &a, dry, &p->adapter, err) ||
+                       &p->model, err))
+        goto fail;
+    w.keep = max->trains && vkm_work_may_keep(p->model, w.rows);
+    if (vkm_adapter_new(dev, &p->model->dims, &a, dry, &p->adapter, err) ||
         vkm_work_new(p->model, p->adapter, w, dry, &p->work, err) ||
         vkm_gen_new(p->work, p->adapter, g, dry, &p->gen, err) || vkm_stream_new(dev, &p->s, err))
         goto fail;

@@ -23,6 +23,7 @@ static vkm_work_limits work_limits(const vkm_tuner *t, const vkm_config *c, uint
                              .seqs = (uint32_t)seqs,
                              .logit_rows = (uint32_t)logit_rows,
                              .trains = 1,
+                             .keep = vkm_work_may_keep(t->model, (uint32_t)rows),
                              .weights = c->sft_train == VKM_sft_train_weights};
 }
 
