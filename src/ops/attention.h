@@ -14,6 +14,7 @@ enum {
     ATTN_MAX_D = 256,
     ATTN_CHUNK = 256, /* of the dot product contract */
     ATTN_STEP = 8,    /* rows of the broadcast side a step takes; divides ATTN_CHUNK */
+    ATTN_KEEP = 512,  /* keys up to which the forward keeps its scores; a multiple of ATTN_STEP */
     ATTN_BLOCK = 16,  /* rows of a unit: the panel of an operand */
 };
 

@@ -21,7 +21,8 @@ LANES_TARGET static void LANES_FN(fwd_lanes)(const vkm_args_attn_fwd *a, attn_se
     const bf16 *k = ref_bf16(a->k) + seq.row0 * kv_row + (uint64_t)kvh * n_dims;
     const bf16 *v = ref_bf16(a->v) + seq.row0 * kv_row + (uint64_t)kvh * n_dims;
     const uint32_t end = attn_min(first + LANES, seq.len), last = end - 1;
-    vec q[ATTN_MAX_D], acc[ATTN_MAX_D], total[ATTN_MAX_D], s[ATTN_STEP];
+    vec q[ATTN_MAX_D], acc[ATTN_MAX_D], total[ATTN_MAX_D], kept[ATTN_KEEP];
+    const int keeps = end <= ATTN_KEEP; /* else scores are made twice */
     real y[ATTN_STEP][ATTN_MAX_D], m[LANES], l[LANES], lc[LANES];
     uint32_t limit[LANES];
     const bf16 *rows[LANES];
@@ -34,6 +35,7 @@ LANES_TARGET static void LANES_FN(fwd_lanes)(const vkm_args_attn_fwd *a, attn_se
     }
     LANES_FN(lanes_load)(q, rows, n_dims);
     for (uint32_t j = 0; j < end; j += ATTN_STEP) {
+        vec *s = keeps ? kept + j : kept;
         LANES_FN(rows_load)(y, k, kv_row, j, last, n_dims);
         LANES_FN(dots)(s, q, (attn_rows)y, n_dims);
         const real *x = (const real *)s;
@@ -47,8 +49,9 @@ LANES_TARGET static void LANES_FN(fwd_lanes)(const vkm_args_attn_fwd *a, attn_se
     for (uint32_t i = 0; i < LANES; i++) m[i] = canon(m[i]);
     for (uint32_t d = 0; d < n_dims; d++) total[d] = acc[d] = (vec){0};
     for (uint32_t j = 0; j < end; j += ATTN_STEP) {
-        LANES_FN(rows_load)(y, k, kv_row, j, last, n_dims);
-        LANES_FN(dots)(s, q, (attn_rows)y, n_dims);
+        vec *s = keeps ? kept + j : kept;
+        if (!keeps) LANES_FN(rows_load)(y, k, kv_row, j, last, n_dims);
+        if (!keeps) LANES_FN(dots)(s, q, (attn_rows)y, n_dims);
         for (uint32_t u = 0; u < ATTN_STEP; u++) s[u] *= (real)a->scale;
         LANES_FN(weights)(s, m, j, limit);
         const real *p = (const real *)s;
@@ -67,12 +70,16 @@ LANES_TARGET static void LANES_FN(fwd_lanes)(const vkm_args_attn_fwd *a, attn_se
 
     const uint32_t kp = vkm_op_kp(a->n_heads * n_dims);
     const uint32_t pad_end = h + 1 == a->n_heads ? kp : (h + 1) * n_dims;
-    bf16 *o = ref_bf16(a->o);
+    bf16 *o = ref_bf16(a->o), out[ATTN_MAX_D][LANES];
+    for (uint32_t d = 0; d < n_dims; d++) {
+        const real *x = (const real *)&total[d];
+        for (uint32_t i = 0; i < LANES; i++) out[d][i] = stb(vkm_div(x[i], l[i]));
+    }
     for (uint32_t i = 0; i < LANES; i++) {
         const int pad = first + i >= seq.len;
         const uint64_t row = seq.row0 + first + i;
         for (uint32_t d = 0; d < n_dims; d++)
-            o[vkm_op_index(row, h * n_dims + d, kp)] = stb(pad ? 0 : vkm_div(total[d][i], l[i]));
+            o[vkm_op_index(row, h * n_dims + d, kp)] = pad ? 0 : out[d][i];
         for (uint32_t c = (h + 1) * n_dims; c < pad_end; c++) o[vkm_op_index(row, c, kp)] = 0;
         if (pad) continue;
         ref_f32(a->m)[row * a->n_heads + h] = m[i];
@@ -161,9 +168,12 @@ LANES_TARGET static void LANES_FN(decode_heads)(const vkm_args_attn_decode *a, d
 
     const uint32_t kp = vkm_op_kp(a->n_heads * n_dims);
     bf16 *o = ref_bf16(a->o);
-    for (uint32_t g = 0; g < n_heads; g++)
+    for (uint32_t g = 0; g < n_heads; g++) {
+        bf16 out[ATTN_MAX_D];
+        for (uint32_t d = 0; d < n_dims; d++) out[d] = stb(vkm_div(total[g][d], l[g]));
         for (uint32_t d = 0; d < n_dims; d++)
-            o[vkm_op_index(row, (h0 + g) * n_dims + d, kp)] = stb(vkm_div(total[g][d], l[g]));
+            o[vkm_op_index(row, (h0 + g) * n_dims + d, kp)] = out[d];
+    }
     if (h0 + n_heads == a->n_heads)
         for (uint32_t c = a->n_heads * n_dims; c < kp; c++) o[vkm_op_index(row, c, kp)] = 0;
 }

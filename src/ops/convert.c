@@ -116,6 +116,26 @@ static inline void transpose_block(const bf16 *x, uint32_t n_words, uint32_t n_c
             memcpy(y + w * 32 + 2ull * c, &block[c][2 * w], 2 * sizeof(bf16));
 }
 
+/* The words of a pair of columns in rows r and r + 1 become those of a pair of rows in two columns:
+ * of four elements the middle ones change places. */
+static inline void transpose_words(const bf16 *x, bf16 *y) {
+#ifdef VKM_TWIN64
+    y[0] = x[0], y[1] = x[2], y[2] = x[1], y[3] = x[3];
+#else
+    uint64_t v;
+    memcpy(&v, x, sizeof v);
+    v = (v & 0xffff00000000ffffull) | (v >> 16 & 0xffff0000ull) | (v & 0xffff0000ull) << 16;
+    memcpy(y, &v, sizeof v);
+#endif
+}
+
+/* transpose_block where all 16 rows and columns count. */
+static inline void transpose_whole(const bf16 *x, bf16 *y) {
+    for (uint32_t r2 = 0; r2 < 8; r2++)
+        for (uint32_t c2 = 0; c2 < 8; c2++)
+            transpose_words(x + c2 * 32 + 4ull * r2, y + r2 * 32 + 4ull * c2);
+}
+
 VKM_REF(pack_transpose) {
     const bf16 *x = ref_bf16(a->x); /* operand (n_rows, n_cols) */
     const uint32_t *row_seq = ref_u32(a->row_seq);
@@ -124,11 +144,17 @@ VKM_REF(pack_transpose) {
     FOR_PART(panel, vkm_round_up(a->n_cols, 16) / 16) {
         uint32_t c = (uint32_t)panel * 16, n_words = kpx - c < 16 ? (kpx - c) / 2 : 8;
         for (uint32_t r = 0; r < kpy; r += 16) {
-            int live[16];
+            int live[16], n_live = 0;
             for (uint32_t i = 0; i < 16; i++)
-                live[i] = r + i < a->n_rows && !(a->has_seq && row_seq[r + i] == 0xffffffffu);
-            transpose_block(x + vkm_op_index(r, c, kpx), n_words, a->n_cols - c, live,
-                            y + vkm_op_index(c, r, kpy), kpy - r < 16 ? (kpy - r) / 2 : 8);
+                n_live += live[i] =
+                    r + i < a->n_rows && !(a->has_seq && row_seq[r + i] == 0xffffffffu);
+            const bf16 *from = x + vkm_op_index(r, c, kpx);
+            bf16 *to = y + vkm_op_index(c, r, kpy);
+            if (n_live == 16 && c + 16 <= a->n_cols)
+                transpose_whole(from, to);
+            else
+                transpose_block(from, n_words, a->n_cols - c, live, to,
+                                kpy - r < 16 ? (kpy - r) / 2 : 8);
         }
     }
 }

@@ -2,33 +2,41 @@
  * holds the functions, each named LANES_FN(name) and marked LANES_TARGET. Calls choose at run time:
  * LANES_CALL(name)(...). Lanes are outputs, so their number never changes a bit.
  *
+ * LANES_MADD(acc, x, y) = acc + x y, x of lanes, y a number: for factors that are bf16 values,
+ * whose product is exact, so that it does not matter whether it is fused.
+ *
  * Vectors are the compilers' own (gcc and clang): they are cut to the machine's width before
  * functions are cloned, so target_clones would leave them at the narrowest width. */
 #ifndef VKM_LANES_H
 #define VKM_LANES_H
 #if defined(__x86_64__) && !defined(VKM_TWIN64)
+#include <immintrin.h>
 
-#define LANES          16
-#define LANES_FN(name) name##_avx512
-#define LANES_TARGET   __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
+#define LANES                 16
+#define LANES_FN(name)        name##_avx512
+#define LANES_TARGET          __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
+#define LANES_MADD(acc, x, y) ((vec)_mm512_fmadd_ps((__m512)(x), _mm512_set1_ps(y), (__m512)(acc)))
 #include "ops/lanes_math.h"
 #include LANES_BODY
 #undef LANES
 #undef LANES_FN
 #undef LANES_TARGET
+#undef LANES_MADD
 
-#define LANES          8
-#define LANES_FN(name) name##_avx2
-#define LANES_TARGET   __attribute__((target("avx2")))
+#define LANES                 8
+#define LANES_FN(name)        name##_avx2
+#define LANES_TARGET          __attribute__((target("avx2,fma")))
+#define LANES_MADD(acc, x, y) ((vec)_mm256_fmadd_ps((__m256)(x), _mm256_set1_ps(y), (__m256)(acc)))
 #include "ops/lanes_math.h"
 #include LANES_BODY
 #undef LANES
 #undef LANES_FN
 #undef LANES_TARGET
+#undef LANES_MADD
 
 /* 2, 1 or 0, at most `limit`. */
 static inline int lanes_isa(int limit) {
-    int isa = __builtin_cpu_supports("avx2") ? 1 : 0;
+    int isa = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 1 : 0;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         isa = 2;
@@ -46,10 +54,12 @@ static inline int lanes_isa(int limit) {
 #define LANES          8
 #define LANES_FN(name) name##_any
 #define LANES_TARGET
+#define LANES_MADD(acc, x, y) ((acc) + (x) * (y))
 #include "ops/lanes_math.h"
 #include LANES_BODY
 #undef LANES
 #undef LANES_FN
 #undef LANES_TARGET
+#undef LANES_MADD
 
 #endif

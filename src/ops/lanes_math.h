@@ -25,14 +25,14 @@ LANES_TARGET static inline void LANES_FN(dots)(vec *restrict s, const vec *restr
                                                uint32_t n) {
     vec s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0}, s4 = {0}, s5 = {0}, s6 = {0}, s7 = {0};
     for (uint32_t d = 0; d < n; d++) {
-        s0 += x[d] * y[0][d];
-        s1 += x[d] * y[1][d];
-        s2 += x[d] * y[2][d];
-        s3 += x[d] * y[3][d];
-        s4 += x[d] * y[4][d];
-        s5 += x[d] * y[5][d];
-        s6 += x[d] * y[6][d];
-        s7 += x[d] * y[7][d];
+        s0 = LANES_MADD(s0, x[d], y[0][d]);
+        s1 = LANES_MADD(s1, x[d], y[1][d]);
+        s2 = LANES_MADD(s2, x[d], y[2][d]);
+        s3 = LANES_MADD(s3, x[d], y[3][d]);
+        s4 = LANES_MADD(s4, x[d], y[4][d]);
+        s5 = LANES_MADD(s5, x[d], y[5][d]);
+        s6 = LANES_MADD(s6, x[d], y[6][d]);
+        s7 = LANES_MADD(s7, x[d], y[7][d]);
     }
     s[0] = s0, s[1] = s1, s[2] = s2, s[3] = s3, s[4] = s4, s[5] = s5, s[6] = s6, s[7] = s7;
 }
@@ -44,14 +44,14 @@ LANES_TARGET static inline void LANES_FN(add_rows)(vec *restrict acc, const vec 
               p7 = p[7];
     for (uint32_t d = 0; d < n; d++) {
         vec t = acc[d];
-        t += p0 * y[0][d];
-        t += p1 * y[1][d];
-        t += p2 * y[2][d];
-        t += p3 * y[3][d];
-        t += p4 * y[4][d];
-        t += p5 * y[5][d];
-        t += p6 * y[6][d];
-        t += p7 * y[7][d];
+        t = LANES_MADD(t, p0, y[0][d]);
+        t = LANES_MADD(t, p1, y[1][d]);
+        t = LANES_MADD(t, p2, y[2][d]);
+        t = LANES_MADD(t, p3, y[3][d]);
+        t = LANES_MADD(t, p4, y[4][d]);
+        t = LANES_MADD(t, p5, y[5][d]);
+        t = LANES_MADD(t, p6, y[6][d]);
+        t = LANES_MADD(t, p7, y[7][d]);
         acc[d] = t;
     }
 }
