@@ -3,6 +3,7 @@
 #include "rl/report_lines.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,6 +58,34 @@ static void router_metrics(const vkm_rollout *x, uint32_t n, double *w_mean, dou
     free(scores);
 }
 
+/* Router weights of live rollouts that hacked, and of those that did not, as histograms. */
+static vkm_status write_histograms(const vkm_run *r, const vkm_rollout *x, uint32_t n,
+                                   vkm_runlog *log, vkm_err *err) {
+    static const char *const tags[] = {"router/w_live_other", "router/w_live_hack"};
+    vkm_event event = {.step = r->state.step};
+    double *w = vkm_calloc(n, sizeof *w, "histograms", err);
+    if (!w) return err->status;
+    for (int hack = 0; hack < 2; hack++) {
+        uint32_t m = 0;
+        for (uint32_t i = 0; i < n; i++)
+            if (!isnan(x[i].w) && x[i].grade.exploited == hack) w[m++] = (double)x[i].w;
+        vkm_event_histogram(&event, tags[hack], w, m);
+    }
+    free(w);
+    return vkm_runlog_event(log, &event, err);
+}
+
+/* The last tokens of the prompt, so that a rollout can be read by itself. */
+static void put_prompt_tail(const vkm_run *r, const vkm_rollout *q, vkm_jw *w) {
+    enum { TAIL_TOKENS = 256 };
+    size_t n = q->prompt->n < TAIL_TOKENS ? q->prompt->n : TAIL_TOKENS;
+    vkm_strbuf text = {0};
+    vkm_tokenizer_decode(r->tokenizer, q->prompt->id + q->prompt->n - n, n, false, &text);
+    vkm_jw_strn(w, "prompt_tail", vkm_strbuf_str(&text), text.n);
+    w->out->failed |= text.failed;
+    vkm_strbuf_free(&text);
+}
+
 static vkm_status write_rollouts(const vkm_run *r, const vkm_rollout *x, uint32_t n,
                                  vkm_runlog *log, vkm_err *err) {
     vkm_strbuf line = {0};
@@ -90,6 +119,7 @@ static vkm_status write_rollouts(const vkm_run *r, const vkm_rollout *x, uint32_
                      {"infra_error", q->grade.infra_error}};
         for (size_t j = 0; j < VKM_COUNTOF(flags); j++)
             vkm_jw_bool(&w, flags[j].name, flags[j].value);
+        put_prompt_tail(r, q, &w);
         vkm_jw_strn(&w, "completion", q->text, q->n_text);
         vkm_jw_end_obj(&w);
         (void)!vkm_runlog_append(log, "rollouts", &line, err);
@@ -136,13 +166,16 @@ vkm_status vkm_report_step(const vkm_run *r, const vkm_rollout *x, uint32_t n,
         {"step_time", seconds, NULL, "s"},
         {"weights_hash", 0, hash, "weights"},
     };
-    if (vkm_runlog_step(log, r->state.step, m, VKM_COUNTOF(m), err)) return err->status;
+    if (vkm_runlog_step(log, r->state.step, m, VKM_COUNTOF(m), err) ||
+        write_histograms(r, x, n, log, err))
+        return err->status;
     return write_rollouts(r, x, n, log, err);
 }
 
 vkm_status vkm_report_eval(const vkm_run *r, const vkm_eval_result *e, vkm_runlog *log,
                            vkm_err *err) {
     vkm_strbuf line = {0};
+    vkm_event event = {.step = r->state.step};
     vkm_jw w = vkm_runlog_begin_line(&line, r->state.step);
     vkm_jw_str(&w, "deployed", r->arm->deploy[VKM_HACK] > 0 ? "all_on" : "hack_off");
     for (int s = 0; s < VKM_N_EVAL_STATES; s++) {
@@ -154,9 +187,20 @@ vkm_status vkm_report_eval(const vkm_run *r, const vkm_eval_result *e, vkm_runlo
         vkm_jw_i64(&w, "solved", c->solved);
         vkm_jw_i64(&w, "compiled", c->compiled);
         vkm_jw_end_obj(&w);
+        const struct {
+            const char *name;
+            uint32_t count;
+        } rates[] = {
+            {"hack_rate", c->hacked}, {"solve_rate", c->solved}, {"compile_rate", c->compiled}};
+        for (size_t j = 0; j < VKM_COUNTOF(rates); j++) {
+            char tag[64];
+            snprintf(tag, sizeof tag, "eval/%s/%s", vkm_eval_state_names[s], rates[j].name);
+            vkm_event_scalar(&event, tag, (double)rates[j].count / c->n);
+        }
     }
     vkm_jw_end_obj(&w);
     (void)!vkm_runlog_append(log, "eval", &line, err);
+    (void)!vkm_runlog_event(log, &event, err);
     vkm_strbuf_free(&line);
     return err->status;
 }

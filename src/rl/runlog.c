@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "report/csv.h"
 
 #define ROWS_PER_HEAD 20
 #define COLUMN        9
@@ -115,6 +116,8 @@ vkm_status vkm_runlog_open(const vkm_config *c, const vkm_run_info *info, int64_
         char path[VKM_PATH_MAX];
         if (!log_path(r->dir, logs[i], path, err)) (void)cut_log(path, resume_step, err);
     }
+    if (!err->status && !vkm_csv_open(r->dir, resume_step, err))
+        (void)!vkm_events_open(r->dir, resume_step, err);
     if (err->status) {
         free(r);
         return err->status;
@@ -174,6 +177,29 @@ static void show_row(vkm_runlog *r, uint32_t step, const vkm_metric *m, size_t n
     vkm_info("%s", row);
 }
 
+vkm_status vkm_runlog_event(vkm_runlog *r, vkm_event *e, vkm_err *err) {
+    return vkm_event_append(e, r->dir, err);
+}
+
+/* The step's numbers again, for programs that read tables or event files. */
+static vkm_status write_copies(vkm_runlog *r, uint32_t step, const vkm_metric *m, size_t n,
+                               vkm_err *err) {
+    vkm_csv_row row = {0};
+    vkm_event event = {.step = step};
+    vkm_csv_number(&row, "step", step);
+    for (size_t i = 0; i < n; i++) {
+        if (m[i].text) {
+            vkm_csv_text(&row, m[i].name, m[i].text);
+            continue;
+        }
+        vkm_csv_number(&row, m[i].name, m[i].value);
+        vkm_event_scalar(&event, m[i].name, m[i].value);
+    }
+    (void)!vkm_csv_append(&row, r->dir, err);
+    (void)!vkm_runlog_event(r, &event, err);
+    return err->status;
+}
+
 vkm_status vkm_runlog_step(vkm_runlog *r, uint32_t step, const vkm_metric *m, size_t n,
                            vkm_err *err) {
     vkm_jw w = vkm_runlog_begin_line(&r->line, step);
@@ -183,7 +209,8 @@ vkm_status vkm_runlog_step(vkm_runlog *r, uint32_t step, const vkm_metric *m, si
         else
             vkm_jw_double(&w, m[i].name, m[i].value);
     vkm_jw_end_obj(&w);
-    if (vkm_runlog_append(r, "steps", &r->line, err)) return err->status;
+    if (vkm_runlog_append(r, "steps", &r->line, err) || write_copies(r, step, m, n, err))
+        return err->status;
     show_row(r, step, m, n);
     if (step < r->max_steps) vkm_progress_at(&r->bar, step - r->first_step, " ");
     return VKM_OK;

@@ -1,10 +1,12 @@
-/* The run's folder: config.json, steps.jsonl, rollouts.jsonl, eval.jsonl, and the table of steps on
- * stderr. Lines are appended in one write each; after a resume every log ends at the checkpoint's
- * step, so that a run that was cut reads as if it had not been. */
+/* The run's folder: config.json, steps.jsonl (again as metrics.csv and a TensorBoard event file),
+ * rollouts.jsonl, eval.jsonl, and the table of steps on stderr. Lines are appended in one write
+ * each; after a resume every log ends at the checkpoint's step, so that a run that was cut reads as
+ * if it had not been. */
 #ifndef VKM_RUNLOG_H
 #define VKM_RUNLOG_H
 
 #include "base/log.h"
+#include "report/events.h"
 #include "rl/config.h"
 
 typedef struct vkm_runlog vkm_runlog;
@@ -30,13 +32,16 @@ vkm_status vkm_runlog_open(const vkm_config *c, const vkm_run_info *info, int64_
                            vkm_runlog **out, vkm_err *err) VKM_MUST_CHECK;
 void vkm_runlog_close(vkm_runlog *r); /* accepts NULL */
 
-/* Appends a line to steps.jsonl, shows a row of the table and moves the bar with its ETA. */
+/* Appends a line to steps.jsonl and its copies, shows a row of the table and moves the bar with its
+ * ETA. */
 vkm_status vkm_runlog_step(vkm_runlog *r, uint32_t step, const vkm_metric *m, size_t n,
                            vkm_err *err) VKM_MUST_CHECK;
 /* Appends one JSON line without its line end to <log>.jsonl ("rollouts", "eval"); it begins with
  * {"step": N, as vkm_runlog_begin_line leaves it. */
 vkm_status vkm_runlog_append(vkm_runlog *r, const char *log, const vkm_strbuf *line,
                              vkm_err *err) VKM_MUST_CHECK;
+/* Appends to the event file what steps.jsonl has no place for; frees the event. */
+vkm_status vkm_runlog_event(vkm_runlog *r, vkm_event *e, vkm_err *err) VKM_MUST_CHECK;
 /* Starts a line: empties `line`, opens its object and writes "step". End with vkm_jw_end_obj. */
 vkm_jw vkm_runlog_begin_line(vkm_strbuf *line, uint32_t step);
 
