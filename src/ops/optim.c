@@ -95,18 +95,26 @@ VKM_REF(clip_coef) {
 }
 
 VKM_REF(adamw) {
-    real *p = ref_f32(a->p), *m = ref_f32(a->m), *v = ref_f32(a->v);
-    const real *g = ref_f32(a->g);
+    real *restrict p = ref_f32(a->p), *restrict m = ref_f32(a->m), *restrict v = ref_f32(a->v);
+    const real *restrict g = ref_f32(a->g);
     real lr = a->lr, b1 = a->b1, b2 = a->b2, clip = ref_f32(a->clip)[VKM_CLIP_FACTOR];
     real decay = mulc(lr, a->wd), a1 = (real)1 - b1, a2 = (real)1 - b2;
-    FOR_PART(i, a->n) {
-        real gi = mulc(mulc(g[i], a->inv_scale), clip);
-        real mi = addc(mulc(b1, m[i]), mulc(a1, gi)), vi = v[0];
-        if (a->v_stride) vi = v[i] = addc(mulc(b2, v[i]), mulc(a2, mulc(gi, gi)));
-        m[i] = mi;
-        real step = addc(vkm_sqrt(mulc(vi, a->bias2)), a->eps);
-        step = vkm_div(mulc(mi, a->bias1), step);
-        p[i] = subc(subc(p[i], mulc(decay, p[i])), mulc(lr, step));
+    enum { CHUNK = 64 }; /* loops without branches, side by side */
+    FOR_PART(chunk, vkm_div_up(a->n, CHUNK)) {
+        uint64_t first = chunk * CHUNK;
+        uint32_t n = a->n - first < CHUNK ? (uint32_t)(a->n - first) : CHUNK;
+        real gi[CHUNK], vi[CHUNK];
+        for (uint32_t j = 0; j < n; j++) gi[j] = mulc(mulc(g[first + j], a->inv_scale), clip);
+        for (uint32_t j = 0; j < n; j++) vi[j] = v[a->v_stride ? first + j : 0];
+        if (a->v_stride)
+            for (uint32_t j = 0; j < n; j++)
+                v[first + j] = vi[j] = addc(mulc(b2, vi[j]), mulc(a2, mulc(gi[j], gi[j])));
+        for (uint32_t j = 0; j < n; j++) {
+            real mi = m[first + j] = addc(mulc(b1, m[first + j]), mulc(a1, gi[j]));
+            real step = addc(vkm_sqrt(mulc(vi[j], a->bias2)), a->eps), pi = p[first + j];
+            step = vkm_div(mulc(mi, a->bias1), step);
+            p[first + j] = subc(subc(pi, mulc(decay, pi)), mulc(lr, step));
+        }
     }
 }
 
