@@ -76,13 +76,17 @@ void vkm_op_norm_dgain(vkm_stream *s, const vkm_args_norm_dgain *a) {
 }
 
 void vkm_op_add_rows(vkm_stream *s, const vkm_args_add_rows *a) {
+    enum { MOST = 32768 }; /* some drivers end all loops of an invocation after 65,535 iterations */
     vkm_args_add_rows b = *a;
-    uint64_t n = (uint64_t)a->n_rows * a->n_cols;
-    if (!n) return;
-    b.x = vkm_need(a->x, n, "add_rows", "x");
+    if (!a->n_rows || !a->n_cols) return;
     b.y = vkm_need(a->y, a->n_cols, "add_rows", "y");
-    vkm_stream_launch(s, &vkm_kernels[VKM_K_add_rows], &b,
-                      vkm_launch_flat(a->n_cols, 16, 20.0 * (double)n));
+    for (uint32_t row = 0; row < a->n_rows; row += MOST) {
+        b.n_rows = a->n_rows - row < MOST ? a->n_rows - row : MOST;
+        uint64_t n = (uint64_t)b.n_rows * a->n_cols;
+        b.x = vkm_view(a->x, (uint64_t)row * a->n_cols, n);
+        vkm_stream_launch(s, &vkm_kernels[VKM_K_add_rows], &b,
+                          vkm_launch_flat(a->n_cols, 16, 20.0 * (double)n));
+    }
 }
 
 void vkm_op_rope_fwd(vkm_stream *s, const vkm_args_rope_fwd *a) {

@@ -11,9 +11,11 @@
 
 static vkm_work_limits work_limits(const vkm_tuner *t, const vkm_config *c, uint32_t longest) {
     enum { MOST_LOGITS = 1 << 25 }; /* of one piece of the head: 128 MiB */
+    enum { MOST_ROWS = 65520 }; /* loops over the rows of a token: some drivers end them there */
     uint64_t step = (uint64_t)(c->per_device_train_batch_size * c->gradient_accumulation_steps);
     uint64_t rows = (uint64_t)c->micro_batch_tokens, most = step * vkm_seq_rows(longest);
     if (rows > most) rows = most;
+    if (rows > MOST_ROWS) rows = MOST_ROWS;
     if (rows < vkm_seq_rows(longest)) rows = vkm_seq_rows(longest);
     uint64_t logit_rows = MOST_LOGITS / t->model->dims.V;
     if (logit_rows > rows) logit_rows = rows;

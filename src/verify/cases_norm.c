@@ -97,6 +97,11 @@ VKM_CASES(add_rows) {
             VKM_V_RUN(v, add_rows, &a);
         }
     }
+    /* more rows than one launch takes */
+    vkm_args_add_rows a = {.n_rows = 70000, .n_cols = 2};
+    a.x = vkm_v_f32(v, 2ull * a.n_rows, VKM_FILL_NORMAL);
+    a.y = vkm_v_f32(v, 2, VKM_FILL_NORMAL);
+    VKM_V_RUN(v, add_rows, &a);
 }
 
 enum { MAX_POS = 50 };
