@@ -77,7 +77,7 @@ typedef struct point {
 } point;
 
 static void read_histogram(bytes b, point *out) {
-    field f;
+    field f = {0};
     double limit = 0;
     while (next_field(&b, &f)) {
         if (f.number == 3) out->histogram_n = as_double(f.value);
@@ -109,7 +109,7 @@ static size_t read_events(point *out, size_t room) {
         bytes event = {b.p, b.p + len};
         b.p += len;
         assert_int_equal(little(&b, 4), vkm_events_crc(event.p, len));
-        field f, v, s;
+        field f = {0}, v = {0}, s = {0};
         uint64_t step = 0;
         while (next_field(&event, &f)) {
             if (f.number == 1) assert_true(as_double(f.value) > 1.6e9);
@@ -178,7 +178,7 @@ static void test_checksum(void **state) {
 
 static void test_values_read_back(void **state) {
     (void)state;
-    point got[16];
+    point got[16] = {0};
     open_files(-1);
     for (uint32_t s = 1; s <= 300; s += 299) put_step(s, 0.5 * s);
     vkm_event e = {.step = 300};
@@ -203,7 +203,7 @@ static void test_values_read_back(void **state) {
 /* A run that was cut goes on behind its checkpoint: no step is there twice. */
 static void test_resume_cuts(void **state) {
     (void)state;
-    point got[16];
+    point got[16] = {0};
     vkm_err err = {0};
     assert_int_equal(vkm_file_append(in_dir(VKM_EVENTS_FILE), "torn", 4, &err), VKM_OK);
     assert_int_equal(vkm_file_append(in_dir("metrics.csv"), "301,", 4, &err), VKM_OK);

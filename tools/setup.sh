@@ -8,7 +8,7 @@ set -eu
 run="gcc libc6-dev cmake ninja-build pkg-config libgomp1
     libvulkan-dev libvulkan-volk-dev libvulkan1 glslang-tools spirv-tools
     libcjson-dev libpcre2-dev libutf8proc-dev zlib1g-dev libxxhash-dev libseccomp-dev
-    bubblewrap python3 mesa-vulkan-drivers"
+    libjs-chart.js bubblewrap python3 mesa-vulkan-drivers"
 dev="git clang clang-format clang-tidy cppcheck libomp-dev libcmocka-dev libopenblas-dev
     vulkan-validationlayers util-linux"
 

@@ -31,7 +31,7 @@ static const command *find_command(const char *name) {
 /* ---- help ------------------------------------------------------------------------------------ */
 
 static int is_positional(const vkm_opt *o) {
-    return o->type == VKM_OPT_ARG || o->type == VKM_OPT_ARG_MAYBE;
+    return o->type == VKM_OPT_ARG || o->type == VKM_OPT_ARG_MAYBE || o->type == VKM_OPT_ARGS;
 }
 
 static void print_default(const vkm_opt *o) {
@@ -55,6 +55,7 @@ static void print_default(const vkm_opt *o) {
         if (o->shown && *o->shown(o->name, text)) printf(" [%s]", text);
         break;
     case VKM_OPT_ARG:
+    case VKM_OPT_ARGS:
     case VKM_OPT_FLAG:
         break;
     }
@@ -81,7 +82,10 @@ static void print_command_help(const char *name, const vkm_opt *opts, size_t n) 
     printf("usage: vkmoe %s [options]", name);
     for (size_t i = 0; i < n; i++)
         if (is_positional(&opts[i]))
-            printf(opts[i].type == VKM_OPT_ARG ? " %s" : " [%s]", opts[i].name);
+            printf(opts[i].type == VKM_OPT_ARG    ? " %s"
+                   : opts[i].type == VKM_OPT_ARGS ? " %s..."
+                                                  : " [%s]",
+                   opts[i].name);
     printf("\n%s\n\n", c ? c->summary : "");
     for (size_t i = 0; i < n; i++)
         if (is_positional(&opts[i])) print_option(&opts[i]);
@@ -117,6 +121,7 @@ static vkm_status set_option(const vkm_opt *o, const char *text, vkm_err *err) {
         return vkm_text_float(label, text, o->min, o->max, o->value, err);
     case VKM_OPT_CHOICE:
         return vkm_text_choice(label, text, o->choices, o->value, err);
+    case VKM_OPT_ARGS:
     case VKM_OPT_EACH:
         return o->each(o->value, o->name, text, err);
     case VKM_OPT_FLAG:
@@ -155,6 +160,7 @@ static vkm_status unknown_option(const vkm_opt *opts, size_t n, const char *wher
 
 static const vkm_opt *next_positional(const vkm_opt *opts, size_t n, size_t *at) {
     while (*at < n && !is_positional(&opts[*at])) ++*at;
+    if (*at < n && opts[*at].type == VKM_OPT_ARGS) return &opts[*at];
     return *at < n ? &opts[(*at)++] : NULL;
 }
 

@@ -24,6 +24,7 @@
 typedef enum vkm_opt_type {
     VKM_OPT_ARG,       /* const char **: a positional argument; its name in capitals */
     VKM_OPT_ARG_MAYBE, /* the same, may be left out (stays as it was) */
+    VKM_OPT_ARGS,      /* the rest of them: each(value, name, text, err) one by one, maybe never */
     VKM_OPT_FLAG,      /* int *: set to 1 */
     VKM_OPT_INT,       /* int64_t *: from min to max */
     VKM_OPT_FLOAT,     /* double *: from min to max */
