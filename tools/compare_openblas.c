@@ -55,7 +55,6 @@ static void choose_core(char **argv) {
         setenv("OPENBLAS_CORETYPE", "Haswell", 1);
 #endif
     setenv("COMPARE_OPENBLAS_STARTED", "1", 1);
-    setenv("OMP_WAIT_POLICY", "passive", 1); /* our idle threads must not spin beside OpenBLAS */
     execv("/proc/self/exe", argv);
     fprintf(stderr,
             "compare_openblas: cannot start again (no /proc?): OpenBLAS keeps its %s kernels; "

@@ -1,5 +1,6 @@
 /* Owns presets and the making of a model folder; small_tokenizer.c owns the tokenizer's text. */
 #include "model/init_model.h"
+#include "base/team.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
@@ -77,20 +78,36 @@ static vkm_status place_tokenizer(const vkm_init_options *o, vkm_model_config *c
 
 #define INIT_STD 0.02f
 
-/* Gaussians for a matrix, ones for a gain; threads take parts, no bit depends on how many. */
+typedef struct drawing {
+    uint64_t seed;
+    vkm_team *team;
+    /* what is drawn now: elements [first, first + n) of tensor i */
+    uint32_t i;
+    uint64_t first, n;
+    uint16_t *out;
+} drawing;
+
+/* Threads take blocks in turn; no bit depends on how many there are. */
+static void draw_part(void *user, uint32_t part, uint32_t parts) {
+    enum { BLOCK = 4096 };
+    const drawing *d = user;
+    for (uint64_t at = (uint64_t)part * BLOCK; at < d->n; at += (uint64_t)parts * BLOCK) {
+        float x[BLOCK];
+        uint64_t n = d->n - at < BLOCK ? d->n - at : BLOCK;
+        vkm_gauss(x, n, d->first + at, d->seed, VKM_RNG_WEIGHTS, d->i, INIT_STD);
+        for (uint64_t j = 0; j < n; j++) d->out[at + j] = (uint16_t)vkm_bf16z(x[j]);
+    }
+}
+
+/* Gaussians for a matrix, ones for a gain. */
 static vkm_status draw(void *user, uint32_t i, const vkm_model_tensor *t, uint64_t first,
                        uint64_t n, uint16_t *out, vkm_err *err) {
-    uint64_t seed = *(const uint64_t *)user;
+    drawing *d = user;
     (void)err;
     for (uint64_t j = 0; j < n && !t->rows; j++) out[j] = (uint16_t)vkm_bf16z(1.0f);
     if (!t->rows) return VKM_OK;
-#pragma omp parallel for schedule(static)
-    for (uint64_t at = 0; at < n; at += 4096) {
-        float x[4096];
-        uint64_t part = n - at < 4096 ? n - at : 4096;
-        vkm_gauss(x, part, first + at, seed, VKM_RNG_WEIGHTS, i, INIT_STD);
-        for (uint64_t j = 0; j < part; j++) out[at + j] = (uint16_t)vkm_bf16z(x[j]);
-    }
+    d->i = i, d->first = first, d->n = n, d->out = out;
+    vkm_team_run(d->team, draw_part, d);
     return VKM_OK;
 }
 
@@ -108,7 +125,10 @@ vkm_status vkm_init_model(const vkm_init_options *o, vkm_model_config *out, vkm_
     if (from_tokenizer) c.V = 0;
     if (!st) st = vkm_dir_make(o->output, err);
     if (!st) st = place_tokenizer(o, &c, err);
-    if (!st) st = vkm_model_write(&c, o->output, draw, &(uint64_t){o->seed}, err);
+    drawing d = {.seed = o->seed};
+    if (!st) st = vkm_team_new(o->threads ? o->threads : vkm_cpu_count(), &d.team, err);
+    if (!st) st = vkm_model_write(&c, o->output, draw, &d, err);
+    vkm_team_free(d.team);
     if (!st)
         st = vkm_model_config_save(&c, o->output, err); /* last: config.json marks a whole model */
     if (!st && out) *out = c;

@@ -21,7 +21,8 @@ typedef struct vkm_init_options {
     const char *tokenizer; /* folder whose tokenizer files are copied; NULL: our own, 512 tokens */
     const char *output;    /* folder to make */
     uint64_t seed;
-    bool force; /* overwrite a model that is there */
+    bool force;       /* overwrite a model that is there */
+    uint32_t threads; /* 0: one a processor */
 } vkm_init_options;
 
 /* Writes config.json, generation_config.json, model.safetensors (BF16: matrices N(0, 0.02^2), gains

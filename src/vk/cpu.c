@@ -1,10 +1,10 @@
 /* The cpu and oracle backends: nodes run as reference twins, one after another, each split
  * statically over the threads. Memory is host memory. */
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
+#include "base/team.h"
 #include "vk/backend.h"
 
 #if defined(__x86_64__)
@@ -62,20 +62,30 @@ static vkm_status cpu_zero(vkm_dev *dev, uint64_t addr, uint64_t bytes, vkm_err 
     return VKM_OK;
 }
 
+typedef struct share {
+    vkm_ref_fn fn;
+    const void *args;
+    uint32_t fp_state;
+} share;
+
+static void run_share(void *user, uint32_t i, uint32_t n) {
+    const share *s = user;
+    uint32_t saved = fp_state_get();
+    fp_state_set(s->fp_state);
+    s->fn(s->args, (vkm_part){i, n});
+    fp_state_set(saved);
+}
+
 static void run_node(vkm_dev *dev, const vkm_node *node) {
     int oracle = dev->options.backend == VKM_ORACLE;
-    vkm_ref_fn fn = oracle ? node->kernel->ref64 : node->kernel->ref;
-    uint32_t state = DEFAULT_STATE | (dev->options.flush_denormals && !oracle ? FLUSH : 0);
+    share s = {.fn = oracle ? node->kernel->ref64 : node->kernel->ref,
+               .args = node->args,
+               .fp_state = DEFAULT_STATE | (dev->options.flush_denormals && !oracle ? FLUSH : 0)};
     /* waking the team costs more than a small kernel */
-    int threads = node->how.work < 20000 && !dev->options.thread_all ? 1 : dev->threads;
-    omp_set_num_threads(threads);
-#pragma omp parallel
-    {
-        uint32_t saved = fp_state_get();
-        fp_state_set(state);
-        fn(node->args, (vkm_part){(uint32_t)omp_get_thread_num(), (uint32_t)omp_get_num_threads()});
-        fp_state_set(saved);
-    }
+    if (node->how.work < 20000 && !dev->options.thread_all)
+        run_share(&s, 0, 1);
+    else
+        vkm_team_run(dev->impl, run_share, &s);
 }
 
 static vkm_status cpu_run(vkm_dev *dev, const vkm_nodes *nodes, vkm_err *err) {
@@ -109,8 +119,9 @@ static vkm_status cpu_run_compiled(vkm_dev *dev, const vkm_nodes *nodes, void *i
 static void cpu_free_compiled(vkm_dev *dev, void *impl) {
     (void)dev, (void)impl;
 }
+
 static void cpu_close(vkm_dev *dev) {
-    (void)dev;
+    vkm_team_free(dev->impl);
 }
 
 static const vkm_backend cpu_backend = {
@@ -119,14 +130,16 @@ static const vkm_backend cpu_backend = {
 };
 
 vkm_status vkm_cpu_open(vkm_dev *dev, vkm_err *err) {
-    (void)err;
     dev->backend = &cpu_backend;
     dev->class = VKM_CLASS_CPU_DRIVER;
     dev->max_alloc_bytes = UINT64_MAX;
     dev->budget_bytes = vkm_host_memory_free();
-    dev->threads = dev->options.threads > 0 ? dev->options.threads : omp_get_num_procs();
+    dev->threads = dev->options.threads > 0 ? dev->options.threads : (int)vkm_cpu_count();
     int oracle = dev->options.backend == VKM_ORACLE;
     snprintf(dev->name, sizeof dev->name, "%s", oracle ? "double oracle" : "cpu reference");
     snprintf(dev->driver, sizeof dev->driver, "%d threads", dev->threads);
+    vkm_team *team;
+    if (vkm_team_new((uint32_t)dev->threads, &team, err)) return err->status;
+    dev->impl = team;
     return VKM_OK;
 }
