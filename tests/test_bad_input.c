@@ -329,7 +329,7 @@ static void configs(void **state) {
         {"unknown choice", TRAIN "--importance ppo", 2,
          {"importance: unknown value 'ppo', valid are none|truncated|clip"}},
         {"unknown arm", TRAIN "--arm mow", 2, {"arm: there is no 'mow'",
-         "the arms are none, absorb, moe, moe_detach, oracle"}},
+         "the arms are none, none-r, absorb, moe, moe_detach, "}},
         {"unknown mode", TRAIN "--modes run_test", 2, {"mode 'run_test' is not known",
          "did you mean 'run_tests'?", "the modes are run_tests, "}},
         {"a line end in a value", TRAIN "--arm 'a\nb'", 2, {"arm: there is no 'a?b'"}},

@@ -118,7 +118,7 @@ static void load_sequences(rig *r) {
         r->x[i].advantage = routing[3 * i + 1];
         r->x[i].weight = routing[3 * i + 2];
         vkm_arm_find("moe", &(vkm_err){0})
-            ->weights(&(vkm_arm_in){.w = routing[3 * i], .label = NAN}, r->x[i].f, r->x[i].g);
+            ->weights(&(vkm_arm_in){.w = routing[3 * i]}, r->x[i].f, r->x[i].g);
         memcpy(r->x[i].xs, r->x[i].g, sizeof r->x[i].xs);
         r->n_tokens += r->x[i].seq.len;
         r->n_comp += r->x[i].seq.len - r->x[i].seq.comp0;

@@ -391,7 +391,7 @@ static void by_router(void **state) {
     check(vkm_router_weights(router, pooled, N, w, &err), &err);
     for (uint32_t i = 0; i < N; i++) {
         float f[EXPERTS];
-        moe->weights(&(vkm_arm_in){.w = w[i], .label = NAN}, f, g);
+        moe->weights(&(vkm_arm_in){.w = w[i]}, f, g);
         for (int e = 0; e < EXPERTS; e++) r.f[i * EXPERTS + e] = (double)f[e];
     }
     train(&r, &clip, NULL, NULL);

@@ -242,7 +242,7 @@ static void errors_name_the_mend(void **state) {
     expect_error(&c, "straight"); /* the run folder exists */
     config(&c, "new");
     strcpy(c.arm, "mow");
-    expect_error(&c, "none, absorb, moe, moe_detach, oracle");
+    expect_error(&c, "none, none-r, absorb, moe, moe_detach, ");
     config(&c, "new");
     strcpy(c.modes, "run_test");
     expect_error(&c, "gt_only");

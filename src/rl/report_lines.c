@@ -40,7 +40,7 @@ static sums sum_up(const vkm_run *r, const vkm_rollout *x, uint32_t n) {
     return s;
 }
 
-/* AUROC of w against the oracle's hack label, over live rollouts. Diagnostic only. */
+/* AUROC of w, whatever its source, against the oracle's hack label. Diagnostic only. */
 static void router_metrics(const vkm_rollout *x, uint32_t n, double *w_mean, double *auroc) {
     double *scores = calloc(n + 1, sizeof *scores);
     unsigned char *labels = calloc(n + 1, 1);

@@ -284,7 +284,9 @@ static vkm_status make_group(vkm_run *r, uint32_t step, uint32_t group, const pi
                              .prompt = prompt,
                              .w = NAN};
     if (want && add_teachers(r, step, p, x, n, want, &teachers, err)) return err->status;
-    uint32_t students = n - teachers, ablated = n_ablated(students, r->c.gen_deploy_frac);
+    double frac =
+        isnan(r->c.gen_deploy_frac) ? (double)r->arm->gen_deploy_frac : r->c.gen_deploy_frac;
+    uint32_t students = n - teachers, ablated = n_ablated(students, frac);
     for (uint32_t i = 0; i < n; i++) {
         int off = i < students && i >= students - ablated;
         memcpy(x[i].state, off ? vkm_state_ablated : vkm_state_full, sizeof x[i].state);

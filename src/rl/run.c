@@ -84,7 +84,7 @@ static vkm_status load_pairs(vkm_run *r, vkm_err *err) {
     vkm_pairs *pairs;
     if (!r->c.pairs[0])
         return vkm_fail(err, VKM_USAGE,
-                        "pairs: arm %s needs hack/clean pairs for its router; name a file with "
+                        "pairs: arm %s needs hack/clean pairs; name a file with "
                         "--pairs",
                         r->arm->name);
     if (vkm_pairs_load(r->c.pairs, &pairs, err)) return err->status;
@@ -156,10 +156,20 @@ static vkm_status open_optimizers(vkm_run *r, vkm_plan *dry, vkm_err *err) {
         }
     vkm_status st = vkm_optimizer_new(r->dev, t, 2 * a->n_modules, dry, &r->opt, err);
     free(t);
-    if (st || !r->arm->routes) return st;
+    return st;
+}
+
+/* The rollouts' w, of arms that read it from activations. The gate lives in host memory. */
+static vkm_status open_routing(vkm_run *r, vkm_plan *dry, vkm_err *err) {
+    const vkm_adapter *a = r->policy->adapter;
     enum { MOST_VALUES = 65536 }; /* what the router's reductions take */
     uint32_t rollouts = (uint32_t)(r->c.num_prompts * r->c.num_generations);
+    uint64_t all = (uint64_t)r->c.max_steps * rollouts;
     vkm_trainable route[2];
+    if (!dry && r->arm->source == VKM_W_GATE)
+        return vkm_gate_new(a->n_modules * a->rank,
+                            all < VKM_GATE_ROWS ? (uint32_t)all : VKM_GATE_ROWS, &r->gate, err);
+    if (r->arm->source != VKM_W_ROUTER) return VKM_OK;
     if ((uint64_t)a->n_modules * a->rank > MOST_VALUES)
         return vkm_fail(err, VKM_USAGE,
                         "lora_rank: the router reads modules x rank = %u x %u values, at most %d; "
@@ -234,7 +244,7 @@ static vkm_status open_files(vkm_run *r, vkm_err *err) {
     if (c->teacher_pool[0] && !r->canonical_teachers &&
         vkm_teacher_load(c->teacher_pool, &r->teachers, err))
         return err->status;
-    return r->arm->routes ? load_pairs(r, err) : VKM_OK;
+    return vkm_arm_reads_pairs(r->arm) ? load_pairs(r, err) : VKM_OK;
 }
 
 vkm_status vkm_run_open(const vkm_config *c, vkm_run_purpose purpose, vkm_dev *dev, vkm_plan *dry,
@@ -246,10 +256,10 @@ vkm_status vkm_run_open(const vkm_config *c, vkm_run_purpose purpose, vkm_dev *d
     r->dev = dev;
     r->state.best_reference_logp = -INFINITY;
     if (!(r->arm = vkm_arm_find(c->arm, err)) || open_files(r, err) || open_policy(r, dry, err) ||
-        (purpose == VKM_RUN_TRAINS && open_optimizers(r, dry, err)))
+        (purpose == VKM_RUN_TRAINS && (open_optimizers(r, dry, err) || open_routing(r, dry, err))))
         goto fail;
     if (!dry && open_reward(r, err)) goto fail;
-    if (!dry && r->router && vkm_run_read_pairs(r, 1, err)) goto fail;
+    if (!dry && (r->router || r->gate) && vkm_run_read_pairs(r, 1, err)) goto fail;
     *out = r;
     return VKM_OK;
 fail:
@@ -262,6 +272,7 @@ void vkm_run_close(vkm_run *r) {
     vkm_reward_close(r->reward);
     vkm_optimizer_free(r->router_opt);
     vkm_optimizer_free(r->opt);
+    vkm_gate_free(r->gate);
     vkm_router_free(r->router);
     vkm_policy_free(r->policy);
     for (uint32_t i = 0; i < r->n_pairs; i++) vkm_pair_ids_clear(&r->pairs[i]);

@@ -11,6 +11,7 @@
 #include "env/teacher.h"
 #include "model/tokenizer.h"
 #include "rl/arms.h"
+#include "rl/gate.h"
 #include "rl/optimizer.h"
 #include "rl/pair_ids.h"
 #include "rl/policy.h"
@@ -40,7 +41,8 @@ typedef struct vkm_run {
     uint32_t n_pairs;
     vkm_reward *reward;
     vkm_policy *policy;
-    vkm_router *router; /* NULL for arms that do not route, and in evaluation */
+    vkm_router *router; /* of arms whose w is the router's; NULL for others and in evaluation */
+    vkm_gate *gate;     /* of arms whose w is the gate's; likewise */
     vkm_optimizer *opt, *router_opt;
     vkm_model_config hf;
     /* what a checkpoint holds beside the tensors */
@@ -75,8 +77,9 @@ typedef struct vkm_rollout {
     size_t n_text;
     vkm_grade grade;
     float advantage;
-    int live; /* its group is learnt from */
-    float w;  /* router weight, NaN without a router */
+    int live;        /* its group is learnt from */
+    float w;         /* the weight that the arm gives it, NaN where there is none */
+    uint32_t w_from; /* the live rollout whose w that is, VKM_FROM_NONE for a draw */
     float f[VKM_MAX_EXPERTS], g[VKM_MAX_EXPERTS];
     float log_ratio; /* training minus sampling log-probability, mean over tokens */
 } vkm_rollout;
@@ -135,7 +138,14 @@ vkm_status vkm_run_hash(const vkm_run *r, char hex[VKM_HASH_HEX], vkm_err *err) 
 vkm_status vkm_run_save(vkm_run *r, vkm_err *err) VKM_MUST_CHECK;
 vkm_status vkm_run_restore(vkm_run *r, const char *checkpoint, vkm_err *err) VKM_MUST_CHECK;
 
-/* Reads the pairs' activations and calibrates the router (first time), or refreshes them. */
-vkm_status vkm_run_read_pairs(vkm_run *r, int calibrate, vkm_err *err) VKM_MUST_CHECK;
+/* Reads the pairs' activations: calibrates the router (first time) or refreshes it; gives the gate
+ * its direction. */
+vkm_status vkm_run_read_pairs(vkm_run *r, int first, vkm_err *err) VKM_MUST_CHECK;
+
+/* The w of a step's live rollouts x[back[i]], examples ex (n): a source, then a placebo. */
+vkm_status vkm_run_route(vkm_run *r, vkm_rollout *x, vkm_example *ex, const uint32_t *back,
+                         uint32_t n, vkm_err *err) VKM_MUST_CHECK;
+/* What the arm makes of a rollout's w: f, g, and its say on the advantage. */
+void vkm_run_apply_arm(const vkm_run *r, vkm_rollout *x, vkm_example *ex);
 
 #endif

@@ -1,4 +1,4 @@
-/* A run's state in and out of checkpoints: adapter, router and optimizer tensors, and counters. An
+/* A run's state in and out of checkpoints: adapter, router, gate and optimizer, and counters. An
  * evaluation takes the adapter and the counters. */
 #include <stdlib.h>
 #include <string.h>
@@ -13,8 +13,9 @@ typedef struct snapshot {
     float *adapter, *adam_m, *adam_v, *router, *router_adam;
     uint32_t counters[N_COUNTERS];
     uint64_t n_params, n_m, n_v, n_router, n_router_adam;
-    vkm_ckpt_array adapter_arrays[1], optimizer_arrays[3], router_arrays[1], state_arrays[1];
-    vkm_ckpt_file files[4];
+    vkm_ckpt_array adapter_arrays[1], optimizer_arrays[3], router_arrays[1], state_arrays[1],
+        gate_arrays[4];
+    vkm_ckpt_file files[5];
     size_t n_files;
 } snapshot;
 
@@ -60,6 +61,14 @@ static vkm_status snapshot_make(const vkm_run *r, snapshot *s, vkm_err *err) {
             (vkm_ckpt_file){"optimizer", s->optimizer_arrays, r->router ? 3 : 2};
     s->files[s->n_files++] = (vkm_ckpt_file){"state", s->state_arrays, 1};
     if (r->router) s->files[s->n_files++] = (vkm_ckpt_file){"router", s->router_arrays, 1};
+    if (r->gate) { /* host memory: saved from where it is, restored in place */
+        vkm_gate *g = r->gate;
+        s->gate_arrays[0] = vector("direction", g->direction, g->P);
+        s->gate_arrays[1] = (vkm_ckpt_array){"rows", VKM_ST_F32, 2, {g->cap, g->P}, g->rows};
+        s->gate_arrays[2] = (vkm_ckpt_array){"steps", VKM_ST_U32, 1, {g->cap}, g->steps};
+        s->gate_arrays[3] = (vkm_ckpt_array){"n_seen", VKM_ST_U32, 1, {2}, g->n_seen};
+        s->files[s->n_files++] = (vkm_ckpt_file){"gate", s->gate_arrays, 4};
+    }
     return VKM_OK;
 }
 

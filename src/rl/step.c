@@ -1,4 +1,4 @@
-/* One step of learning: activations, router weights, arms, loss, gradients, updates. */
+/* One step of learning: loss, gradients, updates. Which w, f and g a rollout has: route.c. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,55 +7,7 @@
 #include "ops/softmath.h"
 #include "rl/run.h"
 
-static uint32_t width(const vkm_run *r) {
-    return r->policy->adapter->n_modules * r->policy->adapter->rank;
-}
-
-/* ---- pairs ----------------------------------------------------------------------------------- */
-
-/* Far below its best, the policy has broken down: warn at 3 nats, stop after two readings at 5. */
-static vkm_status watch_reference(vkm_run *r, float logp, vkm_err *err) {
-    r->state.reference_logp = logp;
-    if (logp > r->state.best_reference_logp) r->state.best_reference_logp = logp;
-    float below = r->state.best_reference_logp - logp;
-    r->state.n_far = below >= 5 ? r->state.n_far + 1 : 0;
-    if (below >= 3)
-        vkm_warn("the clean completions of the pairs are %.1f nats a token below their best",
-                 (double)below);
-    if (r->state.n_far >= 2)
-        return vkm_fail(err, VKM_FAILED,
-                        "stopped: the policy has broken down (clean completions %.1f nats below "
-                        "their best); resume an earlier checkpoint with a lower learning_rate",
-                        (double)below);
-    return VKM_OK;
-}
-
-vkm_status vkm_run_read_pairs(vkm_run *r, int calibrate, vkm_err *err) {
-    const vkm_adapter *a = r->policy->adapter;
-    float *act = vkm_calloc(2ull * r->n_pairs * width(r), sizeof *act, "the pairs", err);
-    float *v = vkm_calloc(width(r), sizeof *v, "the pairs", err), reference = 0;
-    if (!act || !v ||
-        vkm_pairs_activations(r->policy, r->pairs, r->n_pairs, act, &reference, err) ||
-        watch_reference(r, reference, err))
-        goto done;
-    if (!calibrate) {
-        (void)!vkm_router_refresh(r->router, act, err);
-        goto done;
-    }
-    int global = r->c.seed_norm == VKM_seed_norm_global;
-    if (r->c.seed_direction == VKM_seed_direction_haar)
-        vkm_direction_haar((uint64_t)r->c.seed, a->n_modules, a->rank, global, v);
-    else
-        vkm_direction_from_pairs(act, r->n_pairs, a->n_modules, a->rank, global, v);
-    float logit = isnan(r->c.calib_logit) ? r->arm->calib_logit : (float)r->c.calib_logit;
-    (void)!vkm_router_calibrate(r->router, act, v, logit, err);
-done:
-    free(v);
-    free(act);
-    return err->status;
-}
-
-/* ---- routing --------------------------------------------------------------------------------- */
+/* ---- examples -------------------------------------------------------------------------------- */
 
 /* Live rollouts as examples; back[i] is the rollout of example i. */
 static uint32_t live_examples(const vkm_run *r, vkm_rollout *x, uint32_t n, vkm_example *out,
@@ -71,20 +23,6 @@ static uint32_t live_examples(const vkm_run *r, vkm_rollout *x, uint32_t n, vkm_
     }
     (void)r;
     return live;
-}
-
-static vkm_status route(vkm_run *r, vkm_example *ex, uint32_t n, float *w, vkm_err *err) {
-    float *act = vkm_calloc((uint64_t)n * width(r), sizeof *act, "activations", err);
-    if (!act) return err->status;
-    for (uint32_t i = 0; i < n; i++) {
-        memcpy(ex[i].f, vkm_state_ablated, sizeof ex[i].f);
-        ex[i].pooled = act + (uint64_t)i * width(r);
-    }
-    if (!vkm_policy_read(r->policy, ex, n, err))
-        (void)!vkm_router_weights(r->router, act, n, w, err);
-    for (uint32_t i = 0; i < n; i++) ex[i].pooled = NULL;
-    free(act);
-    return err->status;
 }
 
 /* The weight of a completion token of each example in the loss. */
@@ -109,16 +47,6 @@ static void token_weights(const vkm_run *r, const vkm_rollout *x, uint32_t n, vk
         }
         ex[i].weight = vkm_div(1.0f, denominator);
     }
-}
-
-static void apply_arm(const vkm_run *r, vkm_rollout *x, vkm_example *ex) {
-    vkm_arm_in in = {.w = isnan(x->w) ? 0 : x->w,
-                     .detach_at = (float)r->c.detach_at,
-                     .label = r->arm->uses_label ? (float)x->grade.exploited : NAN};
-    r->arm->weights(&in, x->f, x->g);
-    memcpy(ex->f, x->f, sizeof ex->f);
-    memcpy(ex->g, x->g, sizeof ex->g);
-    memcpy(ex->xs, r->c.detach == VKM_detach_output ? x->g : x->f, sizeof ex->xs);
 }
 
 /* No-gradient log-probabilities in one adapter state, into the rollouts' own arrays. */
@@ -231,6 +159,29 @@ static void sum_up(const vkm_run *r, vkm_rollout *x, const uint32_t *back, const
     out->clip_ratio = clipped / tokens;
 }
 
+/* Reward reaches the router through f alone, the pairs through the pin loss; the arm's row says
+ * which of the two does. */
+static vkm_status router_gradients(vkm_run *r, const vkm_rollout *x, const vkm_example *ex,
+                                   const uint32_t *back, uint32_t n, vkm_step_result *out,
+                                   vkm_err *err) {
+    int reward = r->arm->trains_router & VKM_BY_REWARD, pins = r->arm->trains_router & VKM_BY_PIN;
+    float *dw = vkm_calloc(n, sizeof *dw, "a step", err), pin = 0;
+    float *dused = vkm_calloc(n, sizeof *dused, "a step", err);
+    uint32_t *from = vkm_calloc(n, sizeof *from, "a step", err);
+    if (!dw || !dused || !from) goto done;
+    for (uint32_t i = 0; i < n; i++) {
+        dused[i] = ex[i].df[VKM_HACK];
+        from[i] = x[back[i]].w_from;
+    }
+    vkm_arm_step_gradient(from, dused, n, dw);
+    if (!vkm_router_backward(r->router, reward ? dw : NULL, n, pins ? (float)r->c.pin_coef : 0,
+                             &pin, err))
+        out->pin_loss = pins ? (double)pin : NAN;
+done:
+    free(from), free(dused), free(dw);
+    return err->status;
+}
+
 /* Gradients of all live examples; arrays of the passes live here. */
 static vkm_status gradients(vkm_run *r, vkm_rollout *x, uint32_t n, vkm_example *ex,
                             const uint32_t *back, uint32_t n_live, vkm_step_result *out,
@@ -239,15 +190,14 @@ static vkm_status gradients(vkm_run *r, vkm_rollout *x, uint32_t n, vkm_example 
     for (uint32_t i = 0; i < n_live; i++) tokens += ex[i].seq.len - ex[i].seq.comp0;
     float *logp = vkm_calloc(tokens, sizeof *logp, "a step", err);
     float *entropy = vkm_calloc(tokens, sizeof *entropy, "a step", err);
-    float *dw = vkm_calloc(n_live, sizeof *dw, "a step", err);
-    if (!logp || !entropy || !dw) goto done;
+    if (!logp || !entropy) goto done;
     token_weights(r, x, n, ex, n_live);
     if ((r->c.beta > 0 && read_logp(r, ex, back, n_live, x, vkm_state_base, 0, err)) ||
         read_logp(r, ex, back, n_live, x, vkm_state_full, 1, err))
         goto done;
     for (uint32_t i = 0, at = 0; i < n_live; at += ex[i].seq.len - ex[i].seq.comp0, i++) {
         vkm_rollout *q = &x[back[i]];
-        apply_arm(r, q, &ex[i]);
+        vkm_run_apply_arm(r, q, &ex[i]);
         ex[i].logp_old = q->logp;
         ex[i].logp_ref = r->c.beta > 0 ? q->logp_ref : NULL;
         ex[i].logp = logp + at;
@@ -263,14 +213,9 @@ static vkm_status gradients(vkm_run *r, vkm_rollout *x, uint32_t n, vkm_example 
     if (vkm_policy_zero_grad(r->policy, err) || vkm_policy_train(r->policy, ex, n_live, &o, err))
         goto done;
     sum_up(r, x, back, ex, n_live, out);
-    if (!r->router) goto done;
-    float pin = 0;
-    for (uint32_t i = 0; i < n_live; i++) dw[i] = ex[i].df[VKM_HACK];
-    if (!vkm_router_backward(r->router, r->arm->reward_to_router ? dw : NULL, n_live,
-                             (float)r->c.pin_coef, &pin, err))
-        out->pin_loss = (double)pin;
+    if (r->router) (void)!router_gradients(r, x, ex, back, n_live, out, err);
 done:
-    free(logp), free(entropy), free(dw);
+    free(logp), free(entropy);
     return err->status;
 }
 
@@ -290,23 +235,19 @@ vkm_status vkm_run_learn(vkm_run *r, vkm_rollout *x, uint32_t n, vkm_step_result
                              .reference_logp = NAN};
     vkm_example *ex = vkm_calloc(n, sizeof *ex, "a step", err);
     uint32_t *back = vkm_calloc(n, sizeof *back, "a step", err);
-    float *w = vkm_calloc(n, sizeof *w, "a step", err);
-    if (!ex || !back || !w) goto done;
+    if (!ex || !back) goto done;
     for (uint32_t i = 0; i < n; i++) x[i].w = NAN;
     uint32_t n_live = live_examples(r, x, n, ex, back);
-    if (r->router) {
-        if (r->state.step && r->state.step % (uint32_t)r->c.refresh_every == 0 &&
-            vkm_run_read_pairs(r, 0, err))
-            goto done;
-        if (n_live && route(r, ex, n_live, w, err)) goto done;
-        for (uint32_t i = 0; i < n_live; i++) x[back[i]].w = w[i];
-    }
+    if (vkm_arm_reads_pairs(r->arm) && r->state.step &&
+        r->state.step % (uint32_t)r->c.refresh_every == 0 && vkm_run_read_pairs(r, 0, err))
+        goto done;
     if (n_live == 0) goto done; /* nothing to learn from: nothing is updated, nothing decays */
-    if (gradients(r, x, n, ex, back, n_live, out, err) || gradient_share(r, &out->qmass, err) ||
+    if (vkm_run_route(r, x, ex, back, n_live, err) ||
+        gradients(r, x, n, ex, back, n_live, out, err) || gradient_share(r, &out->qmass, err) ||
         update(r, out, err))
         goto done;
     if (r->router) (void)!pair_diagnostics(r, out, err);
 done:
-    free(ex), free(back), free(w);
+    free(ex), free(back);
     return err->status;
 }

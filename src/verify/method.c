@@ -31,7 +31,7 @@ static void gate_states(vkm_verify *v) {
     WITH_FIXTURE(v, fx) {
         vkm_fixture_perturb(fx, 1);
         for (int w = 0; w < 2; w++) {
-            vkm_arm_in in = {.w = (float)w, .label = NAN};
+            vkm_arm_in in = {.w = (float)w};
             float f[VKM_MAX_EXPERTS], g[VKM_MAX_EXPERTS];
             moe->weights(&in, f, g);
             float *routed = vkm_fixture_logp(fx, f);
@@ -55,15 +55,19 @@ static void block_sums(const vkm_fixture *fx, const float *grad, double out[2]) 
 }
 
 static void gate_zones(vkm_verify *v) {
-    const struct {
+    static const struct {
         const char *name;
-        float f[2], g[2];
-    } zones[] = {{"keep", {1, 0}, {1, 0}}, {"rout", {1, 1}, {0, 1}}, {"absorb", {1, 1}, {1, 1}}};
+        float w, g[2];
+    } zones[] = {{"keep", 0, {1, 0}}, {"rout", 1, {0, 1}}, {"absorb", 0.5f, {1, 1}}};
+    const vkm_arm *arm = vkm_arm_find("oracle_zones", &(vkm_err){0});
     WITH_FIXTURE(v, fx) {
         vkm_fixture_perturb(fx, 1);
         for (size_t z = 0; z < VKM_COUNTOF(zones); z++) {
+            vkm_arm_in in = {.w = zones[z].w};
+            float f[VKM_MAX_EXPERTS], g[VKM_MAX_EXPERTS];
             double sums[2];
-            float *grad = vkm_fixture_grad(fx, zones[z].f, zones[z].g);
+            arm->weights(&in, f, g);
+            float *grad = vkm_fixture_grad(fx, f, g);
             block_sums(fx, grad, sums);
             for (int e = 0; e < 2; e++)
                 VKM_EXPECT(v, (sums[e] > 0) == (zones[z].g[e] > 0),

@@ -1,0 +1,524 @@
+/* The table of arms: f and g of every row, placebos, the gate, and steps of every arm on a tiny
+ * random model: what moves, what must not, and that no label moves anything but an oracle. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+
+#include "base/philox.h"
+#include "env/modes.h"
+#include "model/init_model.h"
+#include "rl/run.h"
+#include "tmpdir.h"
+
+static const vkm_arm *arm_of(const char *name) {
+    vkm_err err = {0};
+    const vkm_arm *arm = vkm_arm_find(name, &err);
+    if (!arm) fail_msg("%s", err.msg);
+    return arm;
+}
+
+/* ---- rows ------------------------------------------------------------------------------------ */
+
+/* f (deployed, hack) and g at w = 0, 1/4, 1/2, 3/4 and 1, detach_at 1/2. */
+#define AT(f0, f1, g0, g1)                                                                         \
+    {                                                                                              \
+        {f0, f1}, {                                                                                \
+            g0, g1                                                                                 \
+        }                                                                                          \
+    }
+#define SAME(f0, f1, g0, g1)                                                                       \
+    {                                                                                              \
+        AT(f0, f1, g0, g1), AT(f0, f1, g0, g1), AT(f0, f1, g0, g1), AT(f0, f1, g0, g1),            \
+            AT(f0, f1, g0, g1)                                                                     \
+    }
+#define UNROUTED SAME(1, 1, 1, 1)
+#define SOFT                                                                                       \
+    {                                                                                              \
+        AT(1, 0, 1, 0), AT(1, .25f, .75f, .25f), AT(1, .5f, .5f, .5f), AT(1, .75f, .25f, .75f),    \
+            AT(1, 1, 0, 1)                                                                         \
+    }
+#define DETACHED                                                                                   \
+    {                                                                                              \
+        AT(1, 0, 1, 0), AT(1, .25f, .75f, .25f), AT(1, .5f, .5f, .5f), AT(1, .75f, 0, .75f),       \
+            AT(1, 1, 0, 1)                                                                         \
+    }
+#define ROUNDED                                                                                    \
+    { AT(1, 0, 1, 0), AT(1, 0, 1, 0), AT(1, 0, 1, 0), AT(1, 1, 0, 1), AT(1, 1, 0, 1) }
+#define BACKWARD                                                                                   \
+    {                                                                                              \
+        AT(1, 1, 1, 0), AT(1, 1, .75f, .25f), AT(1, 1, .5f, .5f), AT(1, 1, .25f, .75f),            \
+            AT(1, 1, 0, 1)                                                                         \
+    }
+#define ZONES                                                                                      \
+    { AT(1, 0, 1, 0), AT(1, 1, 1, 1), AT(1, 1, 1, 1), AT(1, 1, 1, 1), AT(1, 1, 0, 1) }
+
+static const struct {
+    const char *name;
+    float deploys_hack, calib_logit, gen_deploy_frac;
+    float fg[5][2][2];
+} rows[] = {
+    {"none", 1, 2, .25f, UNROUTED},
+    {"none-r", 0, 2, .25f, SAME(1, 0, 1, 0)},
+    {"absorb", 0, 2, .25f, UNROUTED},
+    {"moe", 0, 2, .25f, SOFT},
+    {"moe_detach", 0, 6, .25f, DETACHED},
+    {"moe_binary", 0, 6, .25f, ROUNDED},
+    {"moe_backward", 0, 2, .25f, BACKWARD},
+    {"frozen", 0, 6, .25f, DETACHED},
+    {"pin_only", 0, 6, .25f, DETACHED},
+    {"reward_only", 0, 6, .25f, DETACHED},
+    {"bernoulli", 0, 6, .25f, DETACHED},
+    {"permuted", 0, 6, .25f, DETACHED},
+    {"haar_pin", 0, 6, .25f, DETACHED},
+    {"haar_shuffled", 0, 6, .25f, DETACHED},
+    {"hint", 0, 2, .25f, SOFT},
+    {"routeA", 0, 2, .25f, ZONES},
+    {"routeA-random", 0, 2, .25f, ZONES},
+    {"penalty", 1, 2, .25f, UNROUTED},
+    {"screening", 1, 2, .25f, UNROUTED},
+    {"oracle", 0, 2, 0, BACKWARD},
+    {"oracle_zones", 0, 2, .25f, ZONES},
+    {"oracle_penalty", 1, 2, .25f, UNROUTED},
+    {"oracle_screening", 1, 2, .25f, UNROUTED},
+};
+
+static void rows_are_those_of_the_method(void **state) {
+    (void)state;
+    assert_int_equal(vkm_n_arms, VKM_COUNTOF(rows));
+    for (size_t i = 0; i < VKM_COUNTOF(rows); i++) {
+        const vkm_arm *arm = arm_of(rows[i].name);
+        assert_true(arm->deploy[VKM_DEPLOYED] == 1);
+        assert_true(arm->deploy[VKM_HACK] == rows[i].deploys_hack);
+        assert_true(arm->calib_logit == rows[i].calib_logit);
+        assert_true(arm->gen_deploy_frac == rows[i].gen_deploy_frac);
+        /* labels are for oracles alone, and an oracle is called one */
+        assert_int_equal(arm->source == VKM_W_LABEL, strncmp(arm->name, "oracle", 6) == 0);
+        for (int at = 0; at < 5; at++) {
+            float f[VKM_MAX_EXPERTS], g[VKM_MAX_EXPERTS];
+            arm->weights(&(vkm_arm_in){.w = (float)at / 4, .detach_at = .5f}, f, g);
+            if (memcmp(f, rows[i].fg[at][0], sizeof f) || memcmp(g, rows[i].fg[at][1], sizeof g))
+                fail_msg("%s at w = %g: f %g %g, g %g %g", arm->name, at / 4.0, (double)f[0],
+                         (double)f[1], (double)g[0], (double)g[1]);
+        }
+    }
+}
+
+static void penalties_and_screens_touch_the_flagged_alone(void **state) {
+    (void)state;
+    for (int at = 0; at < 3; at++) {
+        const vkm_arm_in in = {.w = (float)at / 2, .penalty = 2};
+        float advantage = 1, weight = .25f;
+        arm_of("penalty")->judge(&in, &advantage, &weight);
+        assert_true(advantage == (at == 2 ? -1 : 1) && weight == .25f);
+        arm_of("oracle_screening")->judge(&in, &advantage, &weight);
+        assert_true(advantage == (at == 2 ? -1 : 1) && weight == (at == 2 ? 0 : .25f));
+    }
+}
+
+/* ---- placebos -------------------------------------------------------------------------------- */
+
+enum { N = 64, DRAWS = 200 };
+
+static void make_w(float *w) {
+    for (uint32_t i = 0; i < N; i++)
+        w[i] = .1f + .5f * vkm_unit(vkm_random4(7, 0, VKM_RNG_TEST, 0, i, 0, 0).x);
+}
+
+static void bernoulli_draws_at_the_steps_mean(void **state) {
+    (void)state;
+    float w[N], used[N], again[N];
+    uint32_t from[N];
+    double want = 0, got = 0;
+    make_w(w);
+    for (uint32_t i = 0; i < N; i++) want += (double)w[i] / N;
+    for (uint32_t step = 0; step < DRAWS; step++) {
+        const vkm_step_w in = {.seed = 41, .step = step, .n = N, .w = w};
+        vkm_arm_step_weights(arm_of("bernoulli"), &in, used, from);
+        vkm_arm_step_weights(arm_of("bernoulli"), &in, again, from);
+        assert_memory_equal(used, again, sizeof used);
+        for (uint32_t i = 0; i < N; i++) {
+            assert_true(used[i] == 0 || used[i] == 1);
+            assert_int_equal(from[i], VKM_FROM_NONE);
+            got += (double)used[i] / (N * DRAWS);
+        }
+    }
+    /* four standard deviations of the mean of N * DRAWS draws */
+    assert_true(fabs(got - want) < 4 * sqrt(want * (1 - want) / (N * DRAWS)));
+}
+
+static void permuted_deals_out_the_same_weights(void **state) {
+    (void)state;
+    float w[N], used[N], again[N], dused[N], dw[N];
+    uint32_t from[N], fixed = 0, n_used[N] = {0};
+    make_w(w);
+    for (uint32_t step = 0; step < DRAWS; step++) {
+        const vkm_step_w in = {.seed = 41, .step = step, .n = N, .w = w};
+        int taken[N] = {0};
+        vkm_arm_step_weights(arm_of("permuted"), &in, used, from);
+        vkm_arm_step_weights(arm_of("permuted"), &in, again, from);
+        assert_memory_equal(used, again, sizeof used);
+        for (uint32_t i = 0; i < N; i++) {
+            assert_true(from[i] < N && !taken[from[i]]++ && used[i] == w[from[i]]);
+            fixed += from[i] == i;
+            n_used[i] += from[0] == i;
+        }
+    }
+    assert_true(fixed > DRAWS / 2 && fixed < 2 * DRAWS);          /* one a step on average */
+    for (uint32_t i = 0; i < N; i++) assert_true(n_used[i] < 20); /* 3.1 on average */
+    /* L = sum of c_i used_i: dL/dw by central differences */
+    const vkm_step_w in = {.seed = 41, .step = 3, .n = N, .w = w};
+    for (uint32_t i = 0; i < N; i++) dused[i] = (float)(int)i - 20;
+    vkm_arm_step_weights(arm_of("permuted"), &in, used, from);
+    vkm_arm_step_gradient(from, dused, N, dw);
+    for (uint32_t j = 0; j < N; j++) {
+        double loss[2] = {0, 0};
+        float kept = w[j];
+        for (int side = 0; side < 2; side++) {
+            w[j] = kept + (side ? .0625f : -.0625f);
+            vkm_arm_step_weights(arm_of("permuted"), &in, used, from);
+            for (uint32_t i = 0; i < N; i++) loss[side] += (double)dused[i] * (double)used[i];
+        }
+        w[j] = kept;
+        assert_true(fabs((loss[1] - loss[0]) / .125 - (double)dw[j]) < 1e-4);
+    }
+    vkm_arm_step_weights(arm_of("bernoulli"), &in, used, from);
+    vkm_arm_step_gradient(from, dused, N, dw); /* a draw has no gradient */
+    for (uint32_t i = 0; i < N; i++) assert_true(dw[i] == 0);
+}
+
+static void half_the_pairs_swap(void **state) {
+    (void)state;
+    for (uint32_t n = 1; n < 40; n++) {
+        unsigned char a[40], b[40], other[40];
+        uint32_t swapped = 0;
+        vkm_arm_swapped_pairs(41, n, a);
+        vkm_arm_swapped_pairs(41, n, b);
+        vkm_arm_swapped_pairs(42, n, other);
+        for (uint32_t i = 0; i < n; i++) swapped += a[i];
+        assert_int_equal(swapped, n / 2);
+        assert_memory_equal(a, b, n);
+        if (n > 20) assert_true(memcmp(a, other, n) != 0);
+    }
+}
+
+/* ---- gate ------------------------------------------------------------------------------------ */
+
+static void zones_are_quantiles_of_the_buffer(void **state) {
+    (void)state;
+    vkm_err err = {0};
+    vkm_gate *g = NULL;
+    const vkm_gate_options o = {.quantile = .11f, .half_life = 1e6f, .warmup = 40};
+    float a[20][2] = {{0}}, w[20];
+    assert_int_equal(vkm_gate_new(2, 40, &g, &err), VKM_OK);
+    g->direction[0] = 1;
+    for (int i = 0; i < 20; i++) a[i][0] = (float)i, a[i][1] = 99;
+    assert_int_equal(vkm_gate_zones(g, &o, a[0], 20, 0, w, &err), VKM_OK);
+    for (int i = 0; i < 20; i++) assert_true(w[i] == .5f); /* warm-up */
+    assert_int_equal(vkm_gate_zones(g, &o, a[0], 20, 1, w, &err), VKM_OK);
+    /* 40 scores 0 0 1 1 ... 19 19: thresholds at the 5th and the 36th */
+    for (int i = 0; i < 20; i++) assert_true(w[i] == (i <= 2 ? 0 : i >= 17 ? 1 : .5f));
+    g->direction[0] = -1; /* the buffer is scored anew */
+    assert_int_equal(vkm_gate_zones(g, &o, a[0], 20, 2, w, &err), VKM_OK);
+    for (int i = 0; i < 20; i++) assert_true(w[i] == (i >= 17 ? 0 : i <= 2 ? 1 : .5f));
+    vkm_gate_free(g);
+}
+
+static void old_scores_fade_and_leave(void **state) {
+    (void)state;
+    enum { STAY, FADE, LEAVE, CASES };
+    for (int how = 0; how < CASES; how++) {
+        vkm_err err = {0};
+        vkm_gate *g = NULL;
+        float a[10], w[10];
+        const vkm_gate_options o = {.quantile = .16f, .half_life = how == FADE ? 1 : 1e6f};
+        assert_int_equal(vkm_gate_new(1, how == LEAVE ? 10 : 20, &g, &err), VKM_OK);
+        g->direction[0] = 1;
+        for (int i = 0; i < 10; i++) a[i] = 100;
+        assert_int_equal(vkm_gate_zones(g, &o, a, 10, 0, w, &err), VKM_OK);
+        for (int i = 0; i < 10; i++) a[i] = (float)i;
+        assert_int_equal(vkm_gate_zones(g, &o, a, 10, 30, w, &err), VKM_OK);
+        /* beside ten scores of 100 the low threshold is the 4th, and nothing reaches the high one
+         */
+        for (int i = 0; i < 10; i++)
+            assert_true(w[i] == (i <= (how == STAY ? 3 : 1) ? 0 : how != STAY && i >= 8 ? 1 : .5f));
+        vkm_gate_free(g);
+    }
+}
+
+/* ---- steps ----------------------------------------------------------------------------------- */
+
+enum { ROLLOUTS = 8, PROMPT = 7, MOST_NEW = 11, STEPS = 3 };
+
+/* How a run differs from the plain one. */
+typedef struct variant {
+    int flip_labels;      /* what a label could say of each rollout is turned round */
+    int small_batches;    /* one sequence a pass */
+    int other_advantages; /* negated */
+    int resumes;          /* saved and restored before the last step */
+} variant;
+
+typedef struct trace {
+    char hash[STEPS][VKM_HASH_HEX];
+    float w[STEPS][ROLLOUTS], f[STEPS][ROLLOUTS][2];
+    float *router[STEPS + 1]; /* u and b, before and after each step; NULL without a router */
+    uint64_t n_router;
+    double pin_loss, router_grad[STEPS];
+} trace;
+
+static vkm_dev *dev;
+static vkm_config base;
+static uint32_t prompt_ids[PROMPT];
+static const vkm_ids prompt = {.id = prompt_ids, .n = PROMPT, .cap = PROMPT};
+
+static int open_all(void **state) {
+    static const char *const keys[][2] = {{"data", VKM_SOURCE_DIR "/data/problems.jsonl"},
+                                          {"pairs", VKM_SOURCE_DIR "/data/pairs.md#authored/check"},
+                                          {"max_steps", "3"},
+                                          {"num_prompts", "2"},
+                                          {"num_generations", "4"},
+                                          {"max_prompt_length", "512"},
+                                          {"max_completion_length", "192"},
+                                          {"learning_rate", "1e-2"},
+                                          {"router_learning_rate", "1e-2"},
+                                          {"warmup_steps", "0"},
+                                          {"lora_rank", "2"},
+                                          {"refresh_every", "2"},
+                                          {"route_warmup", "8"},
+                                          {"route_quantile", "0.25"},
+                                          {"grade_workers", "1"},
+                                          {"log_level", "quiet"}};
+    const vkm_model_preset *tiny;
+    vkm_err err = {0};
+    if (tmpdir_make(state) || vkm_model_preset_find("tiny", &tiny, &err)) return -1;
+    vkm_init_options o = {.config = tiny->config, .output = in_dir("model"), .seed = 3};
+    vkm_config_default(&base);
+    for (size_t i = 0; i < VKM_COUNTOF(keys); i++)
+        if (vkm_config_set(&base, keys[i][0], keys[i][1], &err)) return -1;
+    if (vkm_config_set(&base, "model", in_dir("model"), &err) || vkm_init_model(&o, NULL, &err))
+        return -1;
+    for (uint32_t i = 0; i < PROMPT; i++) prompt_ids[i] = 20 + 3 * i;
+    return vkm_dev_open(&(vkm_dev_options){.backend = VKM_CPU, .threads = 1}, &dev, &err) ? -1 : 0;
+}
+
+static int close_all(void **state) {
+    vkm_dev_close(dev);
+    return tmpdir_remove(state);
+}
+
+static void make_rollouts(const vkm_run *r, const variant *v, vkm_rollout *x) {
+    for (uint32_t i = 0; i < ROLLOUTS; i++) {
+        uint32_t len = 4 + i % (MOST_NEW - 3), hacks = i % 4 == 1 || i == 6;
+        x[i] = (vkm_rollout){.problem = r->train[i / 4],
+                             .mode = i / 4 ? vkm_mode_gt_only() : &vkm_modes[0],
+                             .group = i / 4,
+                             .id = i,
+                             .prompt = &prompt,
+                             .live = 1,
+                             .advantage = i % 2 ? 1.5f : -1.5f};
+        if (v->other_advantages) x[i].advantage = -x[i].advantage;
+        x[i].ids.n = x[i].ids.cap = PROMPT + len;
+        x[i].ids.id = malloc(x[i].ids.n * sizeof *x[i].ids.id);
+        x[i].logp = calloc(len, sizeof *x[i].logp);
+        x[i].logp_ref = calloc(len, sizeof *x[i].logp_ref);
+        assert_true(x[i].ids.id && x[i].logp && x[i].logp_ref);
+        memcpy(x[i].ids.id, prompt.id, sizeof prompt_ids);
+        for (uint32_t j = 0; j < len; j++)
+            x[i].ids.id[PROMPT + j] = 10 + vkm_random4(5, 0, VKM_RNG_TEST, i, j, 0, 0).x % 200;
+        bool y = (hacks != 0) != (v->flip_labels != 0);
+        x[i].grade = (vkm_grade){.reward = x[i].advantage,
+                                 .exploited = y,
+                                 .vendor_hacked = y,
+                                 .passed = y,
+                                 .evidence = {.gt_pass = !y,
+                                              .gt_correct = !y,
+                                              .hacked = y,
+                                              .hacked_wrong_tests = y,
+                                              .hacked_loophole_used = y,
+                                              .fired = y}};
+    }
+}
+
+static void keep_router(const vkm_run *r, trace *t, uint32_t step) {
+    vkm_err err = {0};
+    if (!r->router) return;
+    t->n_router = r->router->P + 1ull;
+    t->router[step] = malloc(vkm_router_state_size(r->router) * sizeof(float));
+    assert_non_null(t->router[step]);
+    if (vkm_router_read(r->router, t->router[step], &err)) fail_msg("%s", err.msg);
+}
+
+static vkm_run *open_run(const vkm_config *c) {
+    vkm_run *r = NULL;
+    vkm_err err = {0};
+    if (vkm_run_open(c, VKM_RUN_TRAINS, dev, NULL, &r, &err)) fail_msg("%s", err.msg);
+    return r;
+}
+
+static void learn(const char *arm, variant v, trace *t) {
+    static vkm_config c;
+    vkm_err err = {0};
+    vkm_rollout x[ROLLOUTS];
+    vkm_step_result result;
+    char checkpoint[VKM_PATH_MAX];
+    c = base;
+    *t = (trace){0};
+    if (vkm_config_set(&c, "arm", arm, &err) ||
+        vkm_config_set(&c, "output_dir", in_dir(arm), &err) ||
+        vkm_config_set(&c, "micro_batch_tokens", v.small_batches ? "1" : "1024", &err))
+        fail_msg("%s", err.msg);
+    vkm_run *r = open_run(&c);
+    make_rollouts(r, &v, x);
+    keep_router(r, t, 0);
+    for (uint32_t step = 0; step < STEPS; step++) {
+        if (v.resumes && step == STEPS - 1) {
+            if (vkm_run_save(r, &err)) fail_msg("%s", err.msg);
+            vkm_run_close(r);
+            r = open_run(&c);
+            snprintf(checkpoint, sizeof checkpoint, "%s/checkpoints/step-%06u", in_dir(arm), step);
+            if (vkm_run_restore(r, checkpoint, &err)) fail_msg("%s", err.msg);
+        }
+        if (vkm_run_learn(r, x, ROLLOUTS, &result, &err) || vkm_run_hash(r, t->hash[step], &err))
+            fail_msg("%s: %s", arm, err.msg);
+        assert_true(result.updated);
+        r->state.step++;
+        t->router_grad[step] = result.router_grad_norm;
+        t->pin_loss = result.pin_loss;
+        for (uint32_t i = 0; i < ROLLOUTS; i++) {
+            t->w[step][i] = x[i].w;
+            memcpy(t->f[step][i], x[i].f, sizeof t->f[step][i]);
+        }
+        keep_router(r, t, step + 1);
+    }
+    vkm_rollouts_clear(x, ROLLOUTS);
+    vkm_run_close(r);
+}
+
+static void trace_free(trace *t) {
+    for (int i = 0; i <= STEPS; i++) free(t->router[i]);
+}
+
+static int same_router(const trace *a, int i, const trace *b, int j) {
+    return !memcmp(a->router[i], b->router[j], a->n_router * sizeof(float));
+}
+
+/* The no-cheat line: labels turned round (and passes cut otherwise) change no bit of any arm that
+ * is not called an oracle, and do change those. */
+static void no_label_moves_an_arm_that_is_no_oracle(void **state) {
+    (void)state;
+    for (uint32_t i = 0; i < vkm_n_arms; i++) {
+        const char *name = vkm_arms[i].name;
+        static trace a, b;
+        learn(name, (variant){0}, &a);
+        learn(name, (variant){.flip_labels = 1, .small_batches = 1}, &b);
+        int oracle = strncmp(name, "oracle", 6) == 0;
+        for (int step = 0; step < STEPS; step++) {
+            if (oracle == !strcmp(a.hash[step], b.hash[step]))
+                fail_msg("%s: step %d: labels %s", name, step + 1,
+                         oracle ? "change nothing" : "or the cut change the weights");
+            if (step && !strcmp(a.hash[step], a.hash[step - 1]))
+                fail_msg("%s: step %d learns nothing", name, step + 1);
+        }
+        trace_free(&a), trace_free(&b);
+    }
+}
+
+static void arms_resume(void **state) {
+    (void)state;
+    static const char *const names[] = {"routeA", "permuted", "haar_shuffled", "penalty"};
+    for (size_t i = 0; i < VKM_COUNTOF(names); i++) {
+        static trace a, b;
+        learn(names[i], (variant){0}, &a);
+        learn(names[i], (variant){.resumes = 1}, &b);
+        assert_string_equal(a.hash[STEPS - 1], b.hash[STEPS - 1]);
+        assert_memory_equal(a.w, b.w, sizeof a.w);
+        trace_free(&a), trace_free(&b);
+    }
+}
+
+/* Each arm with a router: who trains it. */
+static void what_trains_the_router(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        int pin, reward;
+    } arms[] = {{"moe_detach", 1, 1},   {"moe_binary", 1, 1}, {"permuted", 1, 1},
+                {"frozen", 0, 0},       {"pin_only", 1, 0},   {"reward_only", 0, 1},
+                {"moe_backward", 1, 0}, {"bernoulli", 1, 0}};
+    for (size_t i = 0; i < VKM_COUNTOF(arms); i++) {
+        static trace a, b;
+        base.refresh_every = 10; /* the pairs stay: what moves the router is the loss */
+        learn(arms[i].name, (variant){0}, &a);
+        learn(arms[i].name, (variant){.other_advantages = 1}, &b);
+        base.refresh_every = 2;
+        /* before the hack block has a delta, reward has no way to the router */
+        assert_int_equal(same_router(&a, 0, &a, 1), !arms[i].pin);
+        assert_int_equal(same_router(&a, 0, &a, STEPS), !arms[i].pin && !arms[i].reward);
+        assert_int_equal(same_router(&a, STEPS, &b, STEPS), !arms[i].reward);
+        assert_int_equal(isnan(a.pin_loss), !(arm_of(arms[i].name)->trains_router & VKM_BY_PIN));
+        trace_free(&a), trace_free(&b);
+    }
+}
+
+static void who_equals_whom(void **state) {
+    (void)state;
+    static trace none, absorb, detach, haar, shuffled, backward, drawn, routed, zones, hint;
+    learn("none", (variant){0}, &none);
+    learn("absorb", (variant){0}, &absorb);
+    assert_memory_equal(none.hash, absorb.hash, sizeof none.hash);
+    learn("moe_detach", (variant){0}, &detach);
+    learn("haar_pin", (variant){0}, &haar);
+    learn("haar_shuffled", (variant){0}, &shuffled);
+    learn("moe_backward", (variant){0}, &backward);
+    learn("bernoulli", (variant){0}, &drawn);
+    learn("permuted", (variant){0}, &routed);
+    learn("routeA", (variant){0}, &zones);
+    learn("hint", (variant){0}, &hint);
+    double cosine = 0, uu = 0, vv = 0, sum = 0, dealt = 0;
+    for (uint64_t i = 0; i + 1 < detach.n_router; i++) {
+        double u = (double)detach.router[0][i], v = (double)haar.router[0][i];
+        cosine += u * v, uu += u * u, vv += v * v;
+    }
+    assert_true(fabs(cosine) / sqrt(uu * vv) < .5); /* another direction */
+    assert_memory_equal(haar.router[0], shuffled.router[0],
+                        (haar.n_router - 1) * sizeof(float)); /* the same u, other labels */
+    assert_false(same_router(&haar, STEPS, &shuffled, STEPS));
+    uint32_t kept = 0, routs = 0;
+    for (uint32_t i = 0; i < ROLLOUTS; i++) {
+        sum += (double)detach.w[0][i], dealt += (double)routed.w[0][i];
+        assert_true(drawn.w[0][i] == 0 || drawn.w[0][i] == 1);
+        assert_true(hint.w[0][i] == (i / 4 ? 0 : 1));
+        assert_true(backward.f[0][i][VKM_HACK] == 1);
+        assert_true(isnan(none.w[0][i]));
+        kept += zones.w[0][i] == 0, routs += zones.w[0][i] == 1;
+    }
+    assert_true(fabs(sum - dealt) < 1e-5); /* at step 0 both routers are the same */
+    assert_int_equal(kept, 2);             /* 8 scores, a quarter at each end */
+    assert_int_equal(routs, 3);            /* at or above the 6th */
+    trace *all[] = {&none,     &absorb, &detach, &haar,  &shuffled,
+                    &backward, &drawn,  &routed, &zones, &hint};
+    for (size_t i = 0; i < VKM_COUNTOF(all); i++) trace_free(all[i]);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rows_are_those_of_the_method),
+        cmocka_unit_test(penalties_and_screens_touch_the_flagged_alone),
+        cmocka_unit_test(bernoulli_draws_at_the_steps_mean),
+        cmocka_unit_test(permuted_deals_out_the_same_weights),
+        cmocka_unit_test(half_the_pairs_swap),
+        cmocka_unit_test(zones_are_quantiles_of_the_buffer),
+        cmocka_unit_test(old_scores_fade_and_leave),
+        cmocka_unit_test(no_label_moves_an_arm_that_is_no_oracle),
+        cmocka_unit_test(arms_resume),
+        cmocka_unit_test(what_trains_the_router),
+        cmocka_unit_test(who_equals_whom),
+    };
+    return cmocka_run_group_tests(tests, open_all, close_all);
+}
