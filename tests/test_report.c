@@ -167,6 +167,43 @@ static void missing_parts_are_no_errors(void **state) {
     free(page);
 }
 
+/* The page's script at work: Debian's chromium, where there is one. */
+static void a_browser_draws_it(void **state) {
+    (void)state;
+    static char dom[1 << 20];
+    char command[2 * VKM_PATH_MAX];
+    const char *runs[] = {in_dir("good"), in_dir("bare")};
+    if (system("command -v chromium timeout >/dev/null")) {
+        print_message("no chromium here: the page's script is not tested\n");
+        skip();
+    }
+    free(page_of(runs, 2));
+    snprintf(command, sizeof command,
+             "cd '%s' && HOME=. timeout 60 chromium --headless --no-sandbox --disable-gpu "
+             "--user-data-dir=./profile --virtual-time-budget=3000 --dump-dom page.html 2>&1",
+             tmpdir);
+    FILE *f = popen(command, "r"); // NOLINT: no part of it is from outside
+    assert_non_null(f);
+    size_t n = fread(dom, 1, sizeof dom - 1, f);
+    dom[n] = 0;
+    (void)pclose(f);
+    if (!strstr(dom, "<html")) {
+        print_message("chromium does not run here: the page's script is not tested\n");
+        skip();
+    }
+    const char *const shown[] = {
+        "took hacking on held-out problems from 0.500 to 0.000",
+        "[0.237, 0.763]",
+        "bare has no evaluation.",
+        "bare has done no step.",
+        "<pre>&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt;",
+        "Written by vkmoe", /* the last line: the script came to its end */
+    };
+    for (size_t i = 0; i < VKM_COUNTOF(shown); i++)
+        if (!strstr(dom, shown[i])) fail_msg("the page does not show '%s'", shown[i]);
+    assert_non_null(strstr(dom, "<canvas role=\"img\" aria-label=\"Hack rate\""));
+}
+
 static void what_is_no_run_fails_in_one_line(void **state) {
     (void)state;
     const struct {
@@ -191,6 +228,7 @@ int main(void) {
         cmocka_unit_test(the_page_holds_the_numbers),
         cmocka_unit_test(hostile_texts_stay_texts),
         cmocka_unit_test(missing_parts_are_no_errors),
+        cmocka_unit_test(a_browser_draws_it),
         cmocka_unit_test(what_is_no_run_fails_in_one_line),
     };
     return cmocka_run_group_tests(tests, tmpdir_make, tmpdir_remove);

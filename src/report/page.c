@@ -8,8 +8,7 @@
 
 #include "base/file.h"
 
-extern const char vkm_page_css[], vkm_page_css_end[], vkm_page_chart[], vkm_page_chart_end[],
-    vkm_page_script[], vkm_page_script_end[];
+extern const char vkm_page_css[], vkm_page_chart[], vkm_page_script[];
 
 /* VKM_*_HASH: base64 of SHA-256 of the three texts, worked out by CMakeLists.txt. */
 static const char head[] =
@@ -39,13 +38,13 @@ static void add_escaped(vkm_strbuf *page, const vkm_strbuf *json) {
 static vkm_status save(const vkm_strbuf *json, const char *output, vkm_err *err) {
     vkm_strbuf page = {0};
     vkm_strbuf_puts(&page, head);
-    vkm_strbuf_add(&page, vkm_page_css, (size_t)(vkm_page_css_end - vkm_page_css));
+    vkm_strbuf_puts(&page, vkm_page_css);
     vkm_strbuf_puts(&page, before_data);
     add_escaped(&page, json);
     vkm_strbuf_puts(&page, between_scripts);
-    vkm_strbuf_add(&page, vkm_page_chart, (size_t)(vkm_page_chart_end - vkm_page_chart));
+    vkm_strbuf_puts(&page, vkm_page_chart);
     vkm_strbuf_puts(&page, between_scripts);
-    vkm_strbuf_add(&page, vkm_page_script, (size_t)(vkm_page_script_end - vkm_page_script));
+    vkm_strbuf_puts(&page, vkm_page_script);
     vkm_strbuf_puts(&page, tail);
     if (!vkm_strbuf_check(&page, "the report", err))
         (void)!vkm_file_save(output, page.data, page.n, err);
