@@ -110,6 +110,18 @@ static void rows_are_those_of_the_method(void **state) {
     }
 }
 
+static void the_key_arm_names_them_all(void **state) {
+    (void)state;
+    char names[512] = "";
+    for (uint32_t i = 0; i < vkm_n_arms; i++) {
+        size_t len = strlen(names);
+        snprintf(names + len, sizeof names - len, "%s%s", i ? ", " : ": ", vkm_arms[i].name);
+    }
+    for (size_t i = 0; i < vkm_n_keys; i++)
+        if (!strcmp(vkm_keys[i].name, "arm"))
+            assert_string_equal(strchr(vkm_keys[i].meaning, ':'), names);
+}
+
 static void penalties_and_screens_touch_the_flagged_alone(void **state) {
     (void)state;
     for (int at = 0; at < 3; at++) {
@@ -509,6 +521,7 @@ static void who_equals_whom(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_are_those_of_the_method),
+        cmocka_unit_test(the_key_arm_names_them_all),
         cmocka_unit_test(penalties_and_screens_touch_the_flagged_alone),
         cmocka_unit_test(bernoulli_draws_at_the_steps_mean),
         cmocka_unit_test(permuted_deals_out_the_same_weights),

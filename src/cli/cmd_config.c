@@ -1,9 +1,10 @@
-/* `vkmoe config`: every key, its value and its meaning. */
+/* `vkmoe config`: every key, its value and its meaning; every arm. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cli/cli.h"
+#include "rl/arms.h"
 
 static void print_range(const vkm_key *k) {
     if (k->type == VKM_KEY_CHOICE || k->type == VKM_KEY_FLAG)
@@ -28,6 +29,9 @@ static void print_text(const vkm_config *c) {
         print_range(k);
         putchar('\n');
     }
+    printf("\n# Arms\n");
+    for (uint32_t i = 0; i < vkm_n_arms; i++)
+        printf("%-24s %s\n", vkm_arms[i].name, vkm_arms[i].doc);
 }
 
 static vkm_status print_json(const vkm_config *c, vkm_err *err) {
