@@ -76,12 +76,13 @@ const interval = (r) => r && r[0] !== null
 
 /* ---- runs ---------------------------------------------------------------------------------------- */
 
-const base = (path) => path.replace(/\/+$/, "").split("/").pop() || path;
+const base = (path, parts = 1) => path.replace(/\/+$/, "").split("/").slice(-parts).join("/") || path;
+/* as many parts of a path as tell the runs apart */
+const parts = [1, 2, 3].find((n) => new Set(data.runs.map((r) => base(r.dir, n))).size === data.runs.length) || 99;
 const runs = data.runs.map((r, i) => {
   const c = r.run.config;
-  const twins = data.runs.filter((q) => base(q.dir) === base(r.dir)).length > 1;
   return {
-    ...r, config: c, colour: colours[i % colours.length], name: twins ? r.dir : base(r.dir),
+    ...r, config: c, colour: colours[i % colours.length], name: base(r.dir, parts),
     dash: i < colours.length ? [] : [6, 3], last: r.evals[r.evals.length - 1],
   };
 });
@@ -218,10 +219,10 @@ function heading() {
 
 function whatWasRun() {
   const s = section("What was run");
-  table(s, ["run", "arm", "#seed", "#steps", "model", "data", "device", "driver", "version", "weights after the last step"],
+  table(s, ["run", "arm", "#seed", "#steps", "model", "data", "device", "driver", "version", "weights hash"],
     runs.map((r) => [
       r.name, r.config.arm, r.config.seed, { text: r.steps.n, soft: `of ${r.config.max_steps}` }, r.config.model, r.config.data,
-      `${r.run.device} (${r.run.backend})`, r.run.driver, `${r.run.version} (${r.run.commit})`, r.steps.hash,
+      { text: r.run.device, soft: `(${r.run.backend})` }, r.run.driver, { text: r.run.version, soft: `(${r.run.commit})` }, r.steps.hash,
     ]));
   const names = [...new Set(runs.flatMap((r) => Object.keys(r.config)))];
   const show = (v) => v === null ? "null" : typeof v === "object" ? JSON.stringify(v) : v === "" ? "(empty)" : String(v);
