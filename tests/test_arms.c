@@ -14,6 +14,7 @@
 #include "base/philox.h"
 #include "env/modes.h"
 #include "model/init_model.h"
+#include "ops/gauss.h"
 #include "rl/run.h"
 #include "tmpdir.h"
 
@@ -518,6 +519,70 @@ static void who_equals_whom(void **state) {
     for (size_t i = 0; i < VKM_COUNTOF(all); i++) trace_free(all[i]);
 }
 
+enum { MODULES = 3, RANK = 4, P = MODULES * RANK, PAIRS = 5 };
+
+/* sum of c_i used_i under the arm, with one value of the router's state moved. */
+static double weighted_sum(vkm_router *router, const char *arm, const float *a, const float *c,
+                           const float *state, uint32_t moved, float by) {
+    vkm_err err = {0};
+    float *now = malloc(vkm_router_state_size(router) * sizeof *now), w[N], used[N];
+    uint32_t from[N];
+    double sum = 0;
+    assert_non_null(now);
+    memcpy(now, state, vkm_router_state_size(router) * sizeof *now);
+    now[moved] += by;
+    if (vkm_router_write(router, now, &err) || vkm_router_weights(router, a, N, w, &err))
+        fail_msg("%s", err.msg);
+    const vkm_step_w in = {.seed = 41, .step = 3, .n = N, .w = w};
+    vkm_arm_step_weights(arm_of(arm), &in, used, from);
+    for (uint32_t i = 0; i < N; i++) sum += (double)c[i] * (double)used[i];
+    free(now);
+    return sum;
+}
+
+/* What reaches u and b: moe_binary straight through to the unrounded w, permuted to whose w it was.
+ */
+static void reward_reaches_the_unrounded_weights(void **state) {
+    (void)state;
+    static const char *const names[] = {"moe_detach", "moe_binary", "permuted"};
+    const float step = 1e-3f;
+    for (size_t k = 0; k < VKM_COUNTOF(names); k++) {
+        vkm_err err = {0};
+        vkm_router *router = NULL;
+        float a[N * P], pairs[2 * PAIRS * P], v[P], c[N], w[N], used[N], dw[N], du[P + 1], pin;
+        uint32_t from[N];
+        vkm_gauss(a, VKM_COUNTOF(a), 0, 8, VKM_RNG_TEST, 1, 1);
+        vkm_gauss(pairs, VKM_COUNTOF(pairs), 0, 8, VKM_RNG_TEST, 2, 1);
+        vkm_gauss(c, N, 0, 8, VKM_RNG_TEST, 3, 1);
+        vkm_direction_from_pairs(pairs, PAIRS, MODULES, RANK, 0, v);
+        if (vkm_router_new(dev, MODULES, RANK, PAIRS, N, NULL, &router, &err) ||
+            vkm_router_calibrate(router, pairs, v, 2, &err))
+            fail_msg("%s", err.msg);
+        float *kept = malloc(vkm_router_state_size(router) * sizeof *kept);
+        assert_non_null(kept);
+        if (vkm_router_read(router, kept, &err) || vkm_router_weights(router, a, N, w, &err))
+            fail_msg("%s", err.msg);
+        const vkm_step_w in = {.seed = 41, .step = 3, .n = N, .w = w};
+        vkm_arm_step_weights(arm_of(names[k]), &in, used, from);
+        vkm_arm_step_gradient(from, c, N, dw);
+        if (vkm_router_backward(router, dw, N, 0, &pin, &err) ||
+            vkm_read(dev, router->du, du, &err) || vkm_read(dev, router->db, du + P, &err))
+            fail_msg("%s", err.msg);
+        double most = 0;
+        for (uint32_t j = 0; j <= P; j++) most = fmax(most, fabs((double)du[j]));
+        assert_true(most > .1);
+        for (uint32_t j = 0; j <= P; j++) {
+            double up = weighted_sum(router, names[k], a, c, kept, j, step);
+            double down = weighted_sum(router, names[k], a, c, kept, j, -step);
+            double want = (up - down) / (2 * (double)step);
+            if (fabs(want - (double)du[j]) > .01 * most)
+                fail_msg("%s, %u: gradient %g, differences %g", names[k], j, (double)du[j], want);
+        }
+        free(kept);
+        vkm_router_free(router);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_are_those_of_the_method),
@@ -532,6 +597,7 @@ int main(void) {
         cmocka_unit_test(arms_resume),
         cmocka_unit_test(what_trains_the_router),
         cmocka_unit_test(who_equals_whom),
+        cmocka_unit_test(reward_reaches_the_unrounded_weights),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
