@@ -92,7 +92,7 @@ static void draw_part(void *user, uint32_t part, uint32_t parts) {
     enum { BLOCK = 4096 };
     const drawing *d = user;
     for (uint64_t at = (uint64_t)part * BLOCK; at < d->n; at += (uint64_t)parts * BLOCK) {
-        float x[BLOCK];
+        float x[BLOCK] = {0};
         uint64_t n = d->n - at < BLOCK ? d->n - at : BLOCK;
         vkm_gauss(x, n, d->first + at, d->seed, VKM_RNG_WEIGHTS, d->i, INIT_STD);
         for (uint64_t j = 0; j < n; j++) d->out[at + j] = (uint16_t)vkm_bf16z(x[j]);
