@@ -1,8 +1,8 @@
-/* The tile table. Measured at 1024^3 on two cores beside OpenBLAS at 170 to 200 GFLOP/s: lavapipe of
- * Mesa 22.3 loads lane by lane behind the execution mask, so rows of A are spread over the lanes and
- * broadcast (17 GFLOP/s, 9 without), and words come in pairs (1.3 times that). Mesa 26's keeps loads
- * of uniform addresses scalar (74). A 32 x 8 tile takes 1.5 s to compile on 22.3, so decode rows and
- * small products have less. */
+/* The tile table. Measured at 1024^3 on two cores beside OpenBLAS at 170 to 200 GFLOP/s: lavapipe
+ * of Mesa 22.3 loads lane by lane behind the execution mask, so rows of A are spread over the lanes
+ * and broadcast (17 GFLOP/s, 9 without), and words come in pairs (1.3 times that). Mesa 26's keeps
+ * loads of uniform addresses scalar (74). A 32 x 8 tile takes 1.5 s to compile on 22.3, so decode
+ * rows and small products have less. */
 #include "ops/tiles.h"
 
 #include <stdio.h>
