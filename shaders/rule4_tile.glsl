@@ -5,43 +5,13 @@
 #ifndef VKM_RULE4_TILE_GLSL
 #define VKM_RULE4_TILE_GLSL
 #extension GL_KHR_shader_subgroup_ballot : require
+#include "words.glsl"
 
 layout(constant_id = 1) const uint TILE_ROWS = 16;   /* 4, 8 or a multiple of 16 */
 layout(constant_id = 2) const uint TILE_COLS = 4;    /* a multiple of 4 */
 layout(constant_id = 3) const uint TILE_N = 64;      /* their product */
 layout(constant_id = 4) const uint TILE_SPREAD = 0;  /* 1: see vkm_spread */
 layout(constant_id = 5) const uint TILE_UNROLL = 2;  /* words of K a pass: 1, 2 or 4 */
-
-/* Words 2 at and 2 at + 1, words 4 at to 4 at + 3 of a buffer. */
-#ifdef VKM_WIDE
-#extension GL_EXT_shader_explicit_arithmetic_types_int64 : require
-layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer U64_R {
-    uint64_t v[];
-};
-layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer U64x2_R {
-    u64vec2 v[];
-};
-uvec2 vkm_words2(uvec2 addr, uint at) {
-    return unpackUint2x32(U64_R(addr).v[at]);
-}
-uvec4 vkm_words4(uvec2 addr, uint at) {
-    u64vec2 w = U64x2_R(addr).v[at];
-    return uvec4(unpackUint2x32(w.x), unpackUint2x32(w.y));
-}
-#else
-layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer U32x2_R {
-    uvec2 v[];
-};
-layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer U32x4_R {
-    uvec4 v[];
-};
-uvec2 vkm_words2(uvec2 addr, uint at) {
-    return U32x2_R(addr).v[at];
-}
-uvec4 vkm_words4(uvec2 addr, uint at) {
-    return U32x4_R(addr).v[at];
-}
-#endif
 
 uint vkm_tile_row() {
     return gl_WorkGroupID.y * TILE_ROWS;

@@ -194,18 +194,17 @@ static void the_table_is_the_truth(void **state) {
         }
         struct {
             const char *key;
-            double bound;
-            int workers, memory_mib;
-        } graded[] = {{"grade_memory_mib", k->min, 1, (int)k->min - 1},
-                      {"grade_memory_mib", k->max, 1, (int)k->max + 1},
-                      {"grade_workers", k->max, (int)k->max + 1, 1024}};
+            double bound, workers, memory_mib;
+        } graded[] = {{"grade_memory_mib", k->min, 1, k->min - 1},
+                      {"grade_memory_mib", k->max, 1, k->max + 1},
+                      {"grade_workers", k->max, k->max + 1, 1024}};
         for (size_t j = 0; j < VKM_COUNTOF(graded); j++) {
             if (strcmp(k->name, graded[j].key) != 0) continue;
             vkm_grade_config g = vkm_grade_config_default();
             vkm_grader *grader = NULL;
             vkm_err err = {0};
-            g.workers = graded[j].workers;
-            g.sandbox.memory_mib = graded[j].memory_mib;
+            g.workers = (int)graded[j].workers;
+            g.sandbox.memory_mib = (int)graded[j].memory_mib;
             assert_int_equal(vkm_grader_open(&g, &grader, &err), VKM_USAGE);
             char bound[32];
             snprintf(bound, sizeof bound, " %.0f", graded[j].bound); /* the refusal names it */

@@ -50,12 +50,12 @@ static void two_panels_of_rows(void **state) {
 static void a_bad_shape_is_ignored(void **state) {
     (void)state;
     if (!dev) skip();
-    vkm_tile want = vkm_tile_for(dev, 100, 100);
+    vkm_tile want = vkm_tile_for(dev, 1, 100, 100);
     static const char *const bad[] = {"",           "8",          "8,12,4,0,1",
                                       "8,16,6,0,1", "0,16,4,0,1", "8,16,4,0,3"};
     for (size_t i = 0; i < VKM_COUNTOF(bad); i++) {
         assert_int_equal(setenv("VKMOE_TILE", bad[i], 1), 0);
-        vkm_tile got = vkm_tile_for(dev, 100, 100);
+        vkm_tile got = vkm_tile_for(dev, 1, 100, 100);
         unsetenv("VKMOE_TILE");
         assert_memory_equal(&got, &want, sizeof got);
     }

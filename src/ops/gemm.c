@@ -33,7 +33,7 @@ void vkm_op_gemm(vkm_stream *s, const vkm_args_gemm *a) {
     b.c = vkm_need(a->c, (uint64_t)(a->m - 1) * a->ldc + a->n, "gemm", "c");
     vkm_stream_launch(
         s, &vkm_kernels[VKM_K_gemm], &b,
-        vkm_tile_launch(vkm_stream_dev(s), a->m, a->n, a->k, work_of(a->m, a->n, a->k)));
+        vkm_tile_launch(vkm_stream_dev(s), 1, a->m, a->n, a->k, work_of(a->m, a->n, a->k)));
 }
 
 void vkm_op_linear(vkm_stream *s, const vkm_args_linear *a) {
@@ -48,9 +48,9 @@ void vkm_op_linear(vkm_stream *s, const vkm_args_linear *a) {
     b.row_seq = vkm_need(a->row_seq, a->n_experts ? a->m : 0, "linear", "row_seq");
     b.res = vkm_need(a->res, a->has_res ? (uint64_t)a->m * a->n : 0, "linear", "res");
     b.c = vkm_need(a->c, (uint64_t)a->m * a->n, "linear", "c");
-    vkm_stream_launch(
-        s, &vkm_kernels[VKM_K_linear], &b,
-        vkm_tile_launch(vkm_stream_dev(s), a->m, a->n, a->k + k2, work_of(a->m, a->n, a->k + k2)));
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_linear], &b,
+                      vkm_tile_launch(vkm_stream_dev(s), 2, a->m, a->n, a->k + k2,
+                                      work_of(a->m, a->n, a->k + k2)));
 }
 
 void vkm_op_linear_bf16(vkm_stream *s, const vkm_args_linear_bf16 *a) {
@@ -65,9 +65,9 @@ void vkm_op_linear_bf16(vkm_stream *s, const vkm_args_linear_bf16 *a) {
     b.scale = vkm_need(a->scale, a->n_experts ? a->scale.n : 0, "linear_bf16", "scale");
     b.row_seq = vkm_need(a->row_seq, a->n_experts ? a->m : 0, "linear_bf16", "row_seq");
     b.c = vkm_need(a->c, (uint64_t)a->m * a->n, "linear_bf16", "c");
-    vkm_stream_launch(
-        s, &vkm_kernels[VKM_K_linear_bf16], &b,
-        vkm_tile_launch(vkm_stream_dev(s), a->m, a->n, a->k + k2, work_of(a->m, a->n, a->k + k2)));
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_linear_bf16], &b,
+                      vkm_tile_launch(vkm_stream_dev(s), 2, a->m, a->n, a->k + k2,
+                                      work_of(a->m, a->n, a->k + k2)));
 }
 
 void vkm_op_gemm_seg(vkm_stream *s, const vkm_args_gemm_seg *a) {
@@ -85,7 +85,7 @@ void vkm_op_gemm_seg(vkm_stream *s, const vkm_args_gemm_seg *a) {
     b.c = vkm_need(a->c, (uint64_t)a->m * a->n, "gemm_seg", "c");
     uint32_t k = a->kpa < a->kpb ? a->kpa : a->kpb;
     vkm_stream_launch(s, &vkm_kernels[VKM_K_gemm_seg], &b,
-                      vkm_tile_launch(vkm_stream_dev(s), a->m, a->n, k, work_of(a->m, a->n, k)));
+                      vkm_tile_launch(vkm_stream_dev(s), 2, a->m, a->n, k, work_of(a->m, a->n, k)));
 }
 #endif
 

@@ -1,8 +1,8 @@
 /* The tile table. Measured at 1024^3 on two cores beside OpenBLAS at 170 to 200 GFLOP/s: lavapipe
  * of Mesa 22.3 loads lane by lane behind the execution mask, so rows of A are spread over the lanes
  * and broadcast (17 GFLOP/s, 9 without), and words come in pairs (1.3 times that). Mesa 26's keeps
- * loads of uniform addresses scalar (74). A 32 x 8 tile takes 1.5 s to compile on 22.3, so decode
- * rows and small products have less. */
+ * loads of uniform addresses scalar (74). A 32 x 8 tile takes 1.5 s to compile on 22.3, one of
+ * 32 x 16 8 s (and is a quarter faster), so decode rows and small products have less. */
 #include "ops/tiles.h"
 
 #include <stdio.h>
@@ -16,31 +16,35 @@
 
 typedef struct tile_row {
     vkm_dev_class class;
-    const char *driver;   /* part of vkm_dev_driver; NULL for any */
-    uint32_t max_m;       /* rows up to this */
-    uint64_t max_outputs; /* and m * n up to this */
+    const char *driver;    /* part of vkm_dev_driver; NULL for any */
+    uint32_t max_m;        /* rows up to this */
+    uint64_t max_outputs;  /* and m * n up to this */
+    uint32_t max_products; /* and so many products in the shader, which compile one by one */
     vkm_tile tile;
 } tile_row;
 
 /* The first that fits counts. */
 static const tile_row table[] = {
-    {VKM_CLASS_CPU_DRIVER, "Mesa 22.", 4, UINT64_MAX, {8, 4, 8, 0, 2}},
-    {VKM_CLASS_CPU_DRIVER, "Mesa 22.", 8, UINT64_MAX, {8, 8, 8, 1, 1}},
-    {VKM_CLASS_CPU_DRIVER, "Mesa 22.", UINT32_MAX, 1u << 18, {8, 16, 4, 1, 1}},
-    {VKM_CLASS_CPU_DRIVER, "Mesa 22.", UINT32_MAX, UINT64_MAX, {8, 32, 8, 1, 1}},
-    {VKM_CLASS_CPU_DRIVER, NULL, 4, UINT64_MAX, {8, 4, 8, 0, 2}},
-    {VKM_CLASS_CPU_DRIVER, NULL, 8, UINT64_MAX, {8, 8, 8, 0, 2}},
-    {VKM_CLASS_CPU_DRIVER, NULL, UINT32_MAX, 1u << 18, {8, 16, 4, 0, 2}},
-    {VKM_CLASS_CPU_DRIVER, NULL, UINT32_MAX, UINT64_MAX, {8, 16, 16, 0, 2}},
-    {VKM_CLASS_GPU, NULL, 8, UINT64_MAX, {32, 8, 4, 0, 2}},
-    {VKM_CLASS_GPU, NULL, UINT32_MAX, 1u << 18, {32, 16, 4, 0, 2}},
-    {VKM_CLASS_GPU, NULL, UINT32_MAX, UINT64_MAX, {64, 16, 4, 0, 2}},
+    {VKM_CLASS_CPU_DRIVER, "Mesa 22.", 4, UINT64_MAX, 2, {8, 4, 8, 0, 2}},
+    {VKM_CLASS_CPU_DRIVER, "Mesa 22.", 8, UINT64_MAX, 2, {8, 8, 8, 1, 1}},
+    {VKM_CLASS_CPU_DRIVER, "Mesa 22.", UINT32_MAX, 1u << 18, 2, {8, 16, 4, 1, 1}},
+    {VKM_CLASS_CPU_DRIVER, "Mesa 22.", UINT32_MAX, (1u << 20) - 1, 2, {8, 32, 8, 1, 1}},
+    {VKM_CLASS_CPU_DRIVER, "Mesa 22.", UINT32_MAX, UINT64_MAX, 1, {8, 32, 16, 1, 1}},
+    {VKM_CLASS_CPU_DRIVER, "Mesa 22.", UINT32_MAX, UINT64_MAX, 2, {8, 32, 8, 1, 1}},
+    {VKM_CLASS_CPU_DRIVER, NULL, 4, UINT64_MAX, 2, {8, 4, 8, 0, 2}},
+    {VKM_CLASS_CPU_DRIVER, NULL, 8, UINT64_MAX, 2, {8, 8, 8, 0, 2}},
+    {VKM_CLASS_CPU_DRIVER, NULL, UINT32_MAX, 1u << 18, 2, {8, 16, 4, 0, 2}},
+    {VKM_CLASS_CPU_DRIVER, NULL, UINT32_MAX, UINT64_MAX, 2, {8, 16, 16, 0, 2}},
+    {VKM_CLASS_GPU, NULL, 8, UINT64_MAX, 2, {32, 8, 4, 0, 2}},
+    {VKM_CLASS_GPU, NULL, UINT32_MAX, 1u << 18, 2, {32, 16, 4, 0, 2}},
+    {VKM_CLASS_GPU, NULL, UINT32_MAX, UINT64_MAX, 2, {64, 16, 4, 0, 2}},
 };
 
-static int row_fits(const tile_row *r, const vkm_dev *dev, uint32_t m, uint32_t n) {
+static int row_fits(const tile_row *r, const vkm_dev *dev, uint32_t products, uint32_t m,
+                    uint32_t n) {
     return r->class == vkm_dev_class_of(dev) &&
            (!r->driver || strstr(vkm_dev_driver(dev), r->driver)) && m <= r->max_m &&
-           (uint64_t)m * n <= r->max_outputs;
+           (uint64_t)m * n <= r->max_outputs && products <= r->max_products;
 }
 
 static int tile_usable(vkm_tile t) {
@@ -63,11 +67,11 @@ static int forced_tile(vkm_tile *t) {
     return 0;
 }
 
-vkm_tile vkm_tile_for(const vkm_dev *dev, uint32_t m, uint32_t n) {
+vkm_tile vkm_tile_for(const vkm_dev *dev, uint32_t products, uint32_t m, uint32_t n) {
     vkm_tile t;
     if (forced_tile(&t)) return t;
     uint32_t i = 0;
-    while (!row_fits(&table[i], dev, m, n)) i++;
+    while (!row_fits(&table[i], dev, products, m, n)) i++;
     return table[i].tile;
 }
 
@@ -75,8 +79,9 @@ vkm_tile vkm_tile_for(const vkm_dev *dev, uint32_t m, uint32_t n) {
  * K (the gradient of the logits has the vocabulary) goes in larger steps. */
 enum { MAX_PASSES = 60000 };
 
-vkm_launch vkm_tile_launch(const vkm_dev *dev, uint32_t m, uint32_t n, uint32_t k, double work) {
-    vkm_tile t = vkm_tile_for(dev, m, n);
+vkm_launch vkm_tile_launch(const vkm_dev *dev, uint32_t products, uint32_t m, uint32_t n,
+                           uint32_t k, double work) {
+    vkm_tile t = vkm_tile_for(dev, products, m, n);
     while (t.unroll < 4 && k / (2 * t.unroll) > MAX_PASSES) t.unroll *= 2;
     VKM_BUG_ON(vkm_dev_class_of(dev) == VKM_CLASS_CPU_DRIVER && k / (2 * t.unroll) > MAX_PASSES,
                "a product over K = %u takes too many steps", k);

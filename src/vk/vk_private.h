@@ -19,6 +19,7 @@ enum {
     VK_MAX_KERNELS = 256,
     VK_STAGING_BYTES = 16 << 20,
     VK_WAIT_S = 60,
+    VK_WAIT_SOFTWARE_S = 900, /* where the device is a CPU that others use too */
 };
 
 /* A kernel on this device. */

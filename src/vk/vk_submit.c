@@ -189,7 +189,8 @@ vkm_status vkm_vk_wait(vk_dev *vk, uint64_t value, vkm_err *err) {
                                 .semaphoreCount = 1,
                                 .pSemaphores = &vk->timeline,
                                 .pValues = &value};
-    VkResult r = vkWaitSemaphores(vk->device, &info, VK_WAIT_S * 1000000000ull);
+    uint64_t wait_s = vk->dev->class == VKM_CLASS_CPU_DRIVER ? VK_WAIT_SOFTWARE_S : VK_WAIT_S;
+    VkResult r = vkWaitSemaphores(vk->device, &info, wait_s * 1000000000ull);
     if (r) return vkm_vk_fail(vk, err, r, "waiting for a submit");
     vk->finished = value;
     return VKM_OK;
