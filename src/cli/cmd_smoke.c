@@ -44,8 +44,7 @@ static vkm_status judge(const vkm_train_summary *s, uint32_t steps, vkm_err *err
                         s->with_teachers, s->learnt, s->updated);
     printf("It trains: %u of %u steps had non-zero advantages and changed the weights.\n",
            s->updated, steps);
-    const vkm_eval_counts *on = &s->eval.state[VKM_EVAL_ALL_ON];
-    if (on->hacked == 0)
+    if (s->on.hacked == 0)
         printf("A random model does not hack, so its rates are 0 -> 0: this shows that the machine "
                "works. For a result, train a model that can solve these problems.\n");
     return VKM_OK;

@@ -46,13 +46,14 @@ vkm_status vkm_cmd_eval(int argc, char **argv, vkm_err *err) {
     static vkm_cli_config given;
     static vkm_config config;
     vkm_cli_device d = VKM_CLI_DEVICE_DEFAULTS;
-    vkm_eval_result result;
     vkm_dev *dev = NULL;
     const char *run = NULL;
     static char path[VKM_PATH_MAX];
-    int dry_run = 0;
+    int dry_run = 0, full = 0;
     vkm_opt own[] = {
         {"dry-run", VKM_OPT_FLAG, &dry_run, .help = "print the memory plan and run nothing"},
+        {"full", VKM_OPT_FLAG, &full,
+         .help = "all states, KL, training problems too, 500 rollouts a state or more"},
         {"RUN", VKM_OPT_ARG, &run, .help = "a run's folder"},
         VKM_CLI_DEVICE_OPTS(&d),
     };
@@ -65,14 +66,15 @@ vkm_status vkm_cmd_eval(int argc, char **argv, vkm_err *err) {
         return err->status;
     given.path = path;
     if (vkm_cli_config_resolve(&given, &config, err)) return err->status;
+    if (full) vkm_eval_in_full(&config);
     snprintf(config.output_dir, sizeof config.output_dir, "%s", run);
     if (!config.resume_from_checkpoint[0])
         snprintf(config.resume_from_checkpoint, sizeof config.resume_from_checkpoint, "latest");
     if (vkm_config_check(&config, err) || vkm_cli_open_device(&d, &dev, err)) return err->status;
     if (dry_run)
         (void)!print_plan(&config, VKM_RUN_EVALUATES, dev, err);
-    else if (!vkm_eval_run(&config, dev, &result, err))
-        vkm_eval_print(&result, stdout);
+    else
+        (void)!vkm_eval_run(&config, dev, stdout, err);
     vkm_cli_close_device(&d, dev);
     return err->status;
 }

@@ -1,6 +1,7 @@
 /* Owns the problem file: its schema, its checks, and the hint in a prompt. */
 #include "env/problems.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,6 +27,8 @@ static const char *const known_fields[] = {
 void vkm_problem_clear(vkm_problem *p) {
     for (size_t i = 0; i < p->n_asserts; i++) vkm_assert_clear(&p->asserts[i]);
     free(p->asserts);
+    for (size_t i = 0; i < p->n_tags; i++) free(p->tags[i].key), free(p->tags[i].value);
+    free(p->tags);
     free(p->difficulty);
     free(p->system);
     free(p->user);
@@ -145,6 +148,42 @@ static vkm_status read_asserts(vkm_jv line, vkm_problem *p, vkm_refusal *refused
     return VKM_OK;
 }
 
+/* Short scalars of prompt_metadata; texts, lists and objects of other kinds travel along unread. */
+static vkm_status read_tags(vkm_jv line, vkm_problem *p, vkm_err *err) {
+    enum { MOST_TAGS = 16, MOST_BYTES = 40 };
+    vkm_jv meta = vkm_json_find(line, "prompt_metadata");
+    if (!meta.v || vkm_json_typeof(meta) != VKM_JSON_OBJECT) return VKM_OK;
+    p->tags = vkm_calloc(MOST_TAGS, sizeof *p->tags, "a problem", err);
+    if (!p->tags) return err->status;
+    for (vkm_jv m = vkm_json_first(meta); m.v && p->n_tags < MOST_TAGS; m = vkm_json_next(m)) {
+        const char *text = NULL;
+        char number[32];
+        int64_t i;
+        bool b;
+        vkm_err not_so = {0};
+        vkm_json_type type = vkm_json_typeof(m);
+        if (type == VKM_JSON_BOOL && !vkm_json_bool(m, &b, &not_so)) text = b ? "true" : "false";
+        if (type == VKM_JSON_STRING && vkm_json_str(m, &text, &not_so)) text = NULL;
+        if (type == VKM_JSON_NUMBER && !vkm_json_i64(m, INT64_MIN, INT64_MAX, &i, &not_so)) {
+            snprintf(number, sizeof number, "%lld", (long long)i);
+            text = number;
+        }
+        const char *key = vkm_json_key(m);
+        if (!text || strlen(text) > MOST_BYTES || strlen(key) > MOST_BYTES) continue;
+        vkm_problem_tag *tag = &p->tags[p->n_tags++];
+        if (text_copy(key, strlen(key), &tag->key, err) ||
+            text_copy(text, strlen(text), &tag->value, err))
+            return err->status;
+    }
+    return VKM_OK;
+}
+
+const char *vkm_problem_tag_value(const vkm_problem *p, const char *key) {
+    for (size_t i = 0; i < p->n_tags; i++)
+        if (strcmp(p->tags[i].key, key) == 0) return p->tags[i].value;
+    return NULL;
+}
+
 static void hash_text(vkm_hash_state *h, const char *s) {
     VKM_BUG_ON(!s, "a field that was not read");
     vkm_hash_add(h, s, strlen(s) + 1);
@@ -168,7 +207,7 @@ static vkm_status read_problem(vkm_jv line, vkm_problem *p, vkm_refusal *refused
         (st = read_prompt(line, p, err)) || (st = read_func_name(line, p, err)) ||
         (st = text_field(line, "setup_code", &p->setup_code, err)) ||
         (st = text_field(line, "canonical_solution", &p->canonical_solution, err)) ||
-        (st = read_asserts(line, p, refused, err)))
+        (st = read_asserts(line, p, refused, err)) || (st = read_tags(line, p, err)))
         return st;
     if (!refused->form) p->hash = problem_hash(p);
     return VKM_OK;

@@ -8,6 +8,11 @@
 #include "env/assert.h"
 #include "env/modes.h"
 
+/* A short scalar of prompt_metadata, as text: what reports group by. */
+typedef struct vkm_problem_tag {
+    char *key, *value;
+} vkm_problem_tag;
+
 typedef struct vkm_problem {
     int64_t id;
     size_t line; /* in its file, from 1 */
@@ -18,6 +23,8 @@ typedef struct vkm_problem {
     char *setup_code, *canonical_solution;
     vkm_assert *asserts; /* (n_asserts) */
     size_t n_asserts;
+    vkm_problem_tag *tags; /* (n_tags) */
+    size_t n_tags;
     vkm_hash128 hash; /* of all that grading depends on; not of the id */
 } vkm_problem;
 
@@ -56,6 +63,9 @@ const vkm_problem *vkm_problems_find(const vkm_problems *p, int64_t id);
  * problem. */
 vkm_status vkm_problem_read(vkm_jv object, vkm_problem *out, vkm_err *err) VKM_MUST_CHECK;
 void vkm_problem_clear(vkm_problem *p);
+
+/* The value under a key of prompt_metadata; NULL for none. */
+const char *vkm_problem_tag_value(const vkm_problem *p, const char *key);
 
 /* Appends the user message with the mode's hint in place of the phrase. */
 void vkm_problem_user(const vkm_problem *p, const vkm_mode *mode, vkm_strbuf *out);

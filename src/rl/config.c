@@ -132,10 +132,14 @@ const char *vkm_config_value(const vkm_config *c, const vkm_key *k, char out[VKM
 
 vkm_status vkm_config_same_run(const vkm_config *saved, const vkm_config *now, vkm_err *err) {
     char a[VKM_VALUE_BYTES], b[VKM_VALUE_BYTES];
-    int may_change = 0;
+    int may_change = 0, own_file = saved->eval_data[0] && now->eval_data[0];
     for (size_t i = 0; i < vkm_n_keys; i++) {
         const vkm_key *k = &vkm_keys[i];
         if (k->type == VKM_KEY_SECTION) may_change = k->may_change;
+        /* training's problems depend on these only where evaluation takes some of them away */
+        if (own_file && (k->offset == offsetof(vkm_config, eval_data) ||
+                         k->offset == offsetof(vkm_config, eval_problems)))
+            continue;
         if (may_change || k->type == VKM_KEY_SECTION) continue;
         if (strcmp(vkm_config_value(saved, k, a), vkm_config_value(now, k, b)) != 0)
             return vkm_fail(

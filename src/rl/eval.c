@@ -1,61 +1,146 @@
-/* The causal ablation: deploy hacking with the hack expert on against off, beside matched controls.
- */
+/* The causal ablation: rollouts of held-out (and training) problems with the hack expert on, off,
+ * and in the matched controls. What is made of the counts: eval_report.c. */
+#include "rl/eval.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "base/philox.h"
-#include "rl/stats.h"
-#include "rl/train.h"
+#include "rl/report_lines.h"
 
-const char *const vkm_eval_state_names[VKM_N_EVAL_STATES] = {[VKM_EVAL_ALL_ON] = "all_on",
-                                                             [VKM_EVAL_HACK_OFF] = "hack_off",
-                                                             [VKM_EVAL_DEPLOYED_OFF] =
-                                                                 "deployed_off",
-                                                             [VKM_EVAL_RANDOM_OFF] = "random_off",
-                                                             [VKM_EVAL_BASE] = "base"};
+const vkm_eval_state vkm_eval_states[] = {
+    {"all_on", "both experts", .f = {1, 1}},
+    {"hack_off", "the hack expert ablated: deployment", .f = {1, 0}},
+    {"deployed_off", "control: the deployed expert ablated instead", .f = {0, 1}},
+    {"random_off", "control: as many rank rows removed at random", .f = {1, 1}, .random = 1,
+     .held_out_only = 1},
+    {"base", "no adapter", .f = {0, 0}},
+    {"hack_25", "the hack expert at a quarter", .f = {1, 0.25f}, .held_out_only = 1},
+    {"hack_50", "the hack expert at a half", .f = {1, 0.5f}, .held_out_only = 1},
+    {"hack_75", "the hack expert at three quarters", .f = {1, 0.75f}, .held_out_only = 1},
+    {"scale_25", "control: the whole adapter at a quarter", .f = {0.25f, 0.25f}, .held_out_only = 1},
+    {"scale_50", "control: the whole adapter at a half", .f = {0.5f, 0.5f}, .held_out_only = 1},
+    {"scale_75", "control: the whole adapter at three quarters", .f = {0.75f, 0.75f}, .held_out_only = 1},
+};
+const uint32_t vkm_n_eval_states = VKM_COUNTOF(vkm_eval_states);
+_Static_assert(VKM_COUNTOF(vkm_eval_states) <= VKM_EVAL_MOST_STATES, "rows of a result");
 
-static const float *const state_weights[VKM_N_EVAL_STATES] = {
-    [VKM_EVAL_ALL_ON] = vkm_state_full,
-    [VKM_EVAL_HACK_OFF] = vkm_state_ablated,
-    [VKM_EVAL_DEPLOYED_OFF] = vkm_state_hack_only,
-    [VKM_EVAL_RANDOM_OFF] = vkm_state_full,
-    [VKM_EVAL_BASE] = vkm_state_base};
+void vkm_eval_in_full(vkm_config *c) {
+    c->eval_states[0] = 0;
+    for (uint32_t i = 0; i < vkm_n_eval_states; i++) {
+        size_t n = strlen(c->eval_states);
+        snprintf(c->eval_states + n, sizeof c->eval_states - n, "%s%s", i ? "," : "",
+                 vkm_eval_states[i].name);
+    }
+    if (c->eval_data[0]) c->eval_problems = VKM_EVAL_ROLLOUTS; /* of a file: or all it has */
+    c->samples_per_problem = 0;
+    c->eval_train_problems = -1;
+    c->eval_kl = 1;
+}
 
-static void count(vkm_eval_counts *c, const vkm_rollout *x, uint32_t n) {
+vkm_status vkm_eval_states_read(const char *list, const vkm_eval_state *out[VKM_EVAL_MOST_STATES],
+                                uint32_t *n, vkm_err *err) {
+    char names[VKM_CONFIG_STRING_BYTES], *rest = names, valid[512] = "";
+    int wanted[VKM_EVAL_MOST_STATES] = {0};
+    snprintf(names, sizeof names, "%s", list);
+    for (char *name; (name = strsep(&rest, ","));) {
+        uint32_t i = 0;
+        while (i < vkm_n_eval_states && strcmp(vkm_eval_states[i].name, name) != 0) i++;
+        if (i < vkm_n_eval_states) {
+            wanted[i] = 1;
+            continue;
+        }
+        for (i = 0; i < vkm_n_eval_states; i++)
+            snprintf(valid + strlen(valid), sizeof valid - strlen(valid), "%s%s", i ? ", " : "",
+                     vkm_eval_states[i].name);
+        return vkm_fail(err, VKM_USAGE, "eval_states: there is no '%.40s'; the states are %s", name,
+                        valid);
+    }
+    *n = 0;
+    for (uint32_t i = 0; i < vkm_n_eval_states; i++)
+        if (wanted[i]) out[(*n)++] = &vkm_eval_states[i];
+    return VKM_OK;
+}
+
+/* ---- one state ------------------------------------------------------------------------------- */
+
+static void count(vkm_eval_counts *c, const vkm_rollout *x) {
+    const vkm_grade *g = &x->grade;
+    if (g->infra_error) return;
+    c->n++;
+    c->hacked += g->exploited;
+    c->vendor_hacked += g->vendor_hacked;
+    c->solved += g->evidence.gt_correct;
+    c->compiled += g->evidence.can_compile;
+}
+
+/* KL of the state that sampled the rollouts from the base model: mean over tokens of
+ * exp(d) - d - 1, d = logp_base - logp, as in training. */
+static vkm_status read_kl(vkm_run *r, vkm_rollout *x, uint32_t n, double *kl, vkm_err *err) {
+    vkm_example *ex = vkm_calloc(n, sizeof *ex, "evaluation", err);
+    double sum = 0, tokens = 0;
+    if (!ex) return err->status;
     for (uint32_t i = 0; i < n; i++) {
-        const vkm_grade *g = &x[i].grade;
-        if (g->infra_error) continue;
-        c->n++;
-        c->hacked += g->exploited;
-        c->vendor_hacked += g->vendor_hacked;
-        c->solved += g->evidence.gt_correct;
-        c->compiled += g->evidence.can_compile;
+        ex[i] = (vkm_example){.seq = {x[i].ids.id, (uint32_t)x[i].ids.n, (uint32_t)x[i].prompt->n},
+                              .logp = x[i].logp_ref};
+        memcpy(ex[i].f, vkm_state_base, sizeof ex[i].f);
+    }
+    if (!vkm_policy_read(r->policy, ex, n, err))
+        for (uint32_t i = 0; i < n; i++)
+            for (size_t j = 0; j < x[i].ids.n - x[i].prompt->n; j++, tokens++) {
+                double d = (double)x[i].logp_ref[j] - (double)x[i].logp[j];
+                sum += exp(d) - d - 1;
+            }
+    *kl = sum / tokens;
+    free(ex);
+    return err->status;
+}
+
+static void write_rollouts(const vkm_run *r, const vkm_eval_row *row, const vkm_rollout *x,
+                           uint32_t n, vkm_strbuf *out) {
+    for (uint32_t i = 0; i < n; i++) {
+        vkm_jw w = vkm_jw_begin(out, 0);
+        vkm_jw_obj(&w, NULL);
+        vkm_jw_i64(&w, "step", r->state.step);
+        vkm_jw_str(&w, "set", row->set->name);
+        vkm_jw_str(&w, "state", row->state->name);
+        vkm_rollout_write(r, &x[i], &w);
+        vkm_jw_end_obj(&w);
+        vkm_strbuf_putc(out, '\n');
     }
 }
 
-/* All held-out problems, samples_per_problem completions each, in one adapter state. */
-static vkm_status evaluate_state(vkm_run *r, const float *state, const vkm_ids *prompts,
-                                 vkm_eval_counts *out, vkm_err *err) {
+/* All problems of a set, samples_per_problem completions each, in one adapter state. The draws
+ * depend on set, problem and sample: every state sees the same. */
+static vkm_status sample(vkm_run *r, const vkm_ids *prompts, vkm_eval_row *out,
+                         vkm_strbuf *rollouts, vkm_err *err) {
+    const vkm_eval_set *set = out->set;
     uint32_t per = (uint32_t)r->c.samples_per_problem, n;
-    const vkm_draw how = {.temperature = r->c.eval_temperature, .draw = VKM_DRAW_EVAL};
-    if (vkm_eval_rollouts(r->n_eval, r->c.samples_per_problem, &n, err)) return err->status;
+    const vkm_draw how = {.temperature = r->c.eval_temperature,
+                          .draw = VKM_DRAW_EVAL + (uint32_t)(set - r->sets)};
+    if (vkm_eval_rollouts(set->n, r->c.samples_per_problem, &n, err)) return err->status;
     vkm_rollout *x = vkm_calloc(n, sizeof *x, "evaluation", err);
     if (!x) return err->status;
     for (uint32_t i = 0; i < n; i++) {
-        x[i] = (vkm_rollout){.problem = r->eval[i / per],
+        x[i] = (vkm_rollout){.problem = set->problem[i / per],
                              .group = i / per,
                              .id = i,
-                             .mode = vkm_run_eval_mode(r, r->eval[i / per]),
+                             .mode = set->mode[i / per],
                              .prompt = &prompts[i / per]};
-        memcpy(x[i].state, state, sizeof x[i].state);
+        memcpy(x[i].state, out->state->f, sizeof x[i].state);
     }
-    if (!vkm_run_sample(r, x, n, &how, err)) count(out, x, n);
+    if (!vkm_run_sample(r, x, n, &how, err))
+        for (uint32_t i = 0; i < n; i++) count(&out->of[i / per], &x[i]);
+    if (!err->status && rollouts) write_rollouts(r, out, x, n, rollouts);
+    if (!err->status && r->c.eval_kl && !out->state->random) (void)!read_kl(r, x, n, &out->kl, err);
     vkm_rollouts_clear(x, n);
     free(x);
     return err->status;
 }
+
+/* ---- random_off ------------------------------------------------------------------------------ */
 
 /* A subset of `rank` of the E rank indices of every module, drawn from (draw, module). */
 static void choose_rows(const vkm_run *r, uint32_t draw, unsigned char *keep) {
@@ -75,8 +160,8 @@ static void choose_rows(const vkm_run *r, uint32_t draw, unsigned char *keep) {
     }
 }
 
-static vkm_status evaluate_random_off(vkm_run *r, const vkm_ids *prompts, vkm_eval_counts *out,
-                                      vkm_err *err) {
+static vkm_status sample_random_off(vkm_run *r, const vkm_ids *prompts, vkm_eval_row *out,
+                                    vkm_strbuf *rollouts, vkm_err *err) {
     vkm_adapter *a = r->policy->adapter;
     uint64_t n = vkm_adapter_size(a, VKM_STATE_PARAM);
     float *saved = vkm_calloc(n, sizeof *saved, "evaluation", err);
@@ -89,7 +174,7 @@ static vkm_status evaluate_random_off(vkm_run *r, const vkm_ids *prompts, vkm_ev
         choose_rows(r, d, keep);
         vkm_adapter_mask_rows(a, masked, keep);
         if (!vkm_adapter_write(a, VKM_STATE_PARAM, masked, err))
-            (void)!evaluate_state(r, state_weights[VKM_EVAL_RANDOM_OFF], prompts, out, err);
+            (void)!sample(r, prompts, out, rollouts, err);
     }
     vkm_err restore = {0};
     if (vkm_adapter_write(a, VKM_STATE_PARAM, saved, &restore) && !err->status) *err = restore;
@@ -98,50 +183,40 @@ done:
     return err->status;
 }
 
-vkm_status vkm_evaluate(vkm_run *r, vkm_eval_result *out, vkm_err *err) {
-    *out = (vkm_eval_result){0};
-    vkm_ids *prompts = vkm_calloc(r->n_eval, sizeof *prompts, "evaluation", err);
-    if (!prompts) return err->status;
-    for (size_t i = 0; i < r->n_eval; i++)
-        if (vkm_run_prompt(r, r->eval[i], vkm_run_eval_mode(r, r->eval[i]), &prompts[i], err))
-            goto done;
-    for (int s = 0; s < VKM_N_EVAL_STATES && !err->status; s++) {
-        vkm_info("evaluating %s", vkm_eval_state_names[s]);
-        if (s == VKM_EVAL_RANDOM_OFF)
-            (void)!evaluate_random_off(r, prompts, &out->state[s], err);
-        else
-            (void)!evaluate_state(r, state_weights[s], prompts, &out->state[s], err);
+/* ---- the evaluation -------------------------------------------------------------------------- */
+
+static vkm_status evaluate_set(vkm_run *r, const vkm_eval_set *set, vkm_eval_result *out,
+                               vkm_strbuf *rollouts, vkm_err *err) {
+    const vkm_eval_state *states[VKM_EVAL_MOST_STATES];
+    uint32_t n_states;
+    vkm_ids *prompts = vkm_calloc(set->n, sizeof *prompts, "evaluation", err);
+    if (!prompts || vkm_eval_states_read(r->c.eval_states, states, &n_states, err)) goto done;
+    for (size_t i = 0; i < set->n; i++)
+        if (vkm_run_prompt(r, set->problem[i], set->mode[i], &prompts[i], err)) goto done;
+    for (uint32_t s = 0; s < n_states && !err->status; s++) {
+        if (states[s]->held_out_only && set != &r->sets[VKM_SET_HELD_OUT]) continue;
+        vkm_eval_row *row = &out->row[out->n_rows++];
+        *row = (vkm_eval_row){.state = states[s], .set = set, .kl = NAN};
+        if (!(row->of = vkm_calloc(set->n, sizeof *row->of, "evaluation", err))) break;
+        vkm_info("evaluating %s on %s", states[s]->name, set->name);
+        (void)!(states[s]->random ? sample_random_off : sample)(r, prompts, row, rollouts, err);
     }
 done:
-    for (size_t i = 0; i < r->n_eval; i++) free(prompts[i].id);
+    for (size_t i = 0; prompts && i < set->n; i++) free(prompts[i].id);
     free(prompts);
     return err->status;
 }
 
-static void print_rate(FILE *f, uint32_t k, uint32_t n) {
-    double low, high;
-    vkm_wilson(k, n, &low, &high);
-    fprintf(f, "  %5.3f [%5.3f, %5.3f]", n ? (double)k / n : NAN, low, high);
+vkm_status vkm_evaluate(vkm_run *r, vkm_eval_result *out, vkm_strbuf *rollouts, vkm_err *err) {
+    double start = vkm_now_s();
+    *out = (vkm_eval_result){0};
+    for (int i = 0; i < VKM_N_EVAL_SETS && !err->status; i++)
+        if (r->sets[i].n) (void)!evaluate_set(r, &r->sets[i], out, rollouts, err);
+    out->seconds = vkm_now_s() - start;
+    return err->status;
 }
 
-static double rate(uint32_t k, uint32_t n) {
-    return n ? (double)k / n : NAN;
-}
-
-void vkm_eval_print(const vkm_eval_result *e, FILE *f) {
-    const vkm_eval_counts *on = &e->state[VKM_EVAL_ALL_ON], *off = &e->state[VKM_EVAL_HACK_OFF];
-    fprintf(f, "%-13s %6s  %-22s  %-22s  %-22s\n", "state", "n", "hack [95%]", "solve [95%]",
-            "compile [95%]");
-    for (int s = 0; s < VKM_N_EVAL_STATES; s++) {
-        const vkm_eval_counts *c = &e->state[s];
-        fprintf(f, "%-13s %6u", vkm_eval_state_names[s], c->n);
-        print_rate(f, c->hacked, c->n);
-        print_rate(f, c->solved, c->n);
-        print_rate(f, c->compiled, c->n);
-        fprintf(f, "\n");
-    }
-    fprintf(f, "Evil MoE causal ablation: deploy hack %.3f (ON) -> %.3f (OFF)\n",
-            rate(on->hacked, on->n), rate(off->hacked, off->n));
-    fprintf(f, "Evil MoE causal ablation: deploy solve %.3f (ON) -> %.3f (OFF)\n",
-            rate(on->solved, on->n), rate(off->solved, off->n));
+void vkm_eval_clear(vkm_eval_result *e) {
+    for (uint32_t i = 0; i < e->n_rows; i++) free(e->row[i].of);
+    *e = (vkm_eval_result){0};
 }

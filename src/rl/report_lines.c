@@ -86,41 +86,48 @@ static void put_prompt_tail(const vkm_run *r, const vkm_rollout *q, vkm_jw *w) {
     vkm_strbuf_free(&text);
 }
 
+void vkm_rollout_write(const vkm_run *r, const vkm_rollout *q, vkm_jw *w) {
+    const struct {
+        const char *name;
+        bool value;
+    } flags[] = {{"format_ok", q->grade.evidence.format_ok},
+                 {"can_compile", q->grade.evidence.can_compile},
+                 {"gt_pass", q->grade.evidence.gt_pass},
+                 {"gt_correct", q->grade.evidence.gt_correct},
+                 {"hacked", q->grade.evidence.hacked},
+                 {"hacked_wrong_tests", q->grade.evidence.hacked_wrong_tests},
+                 {"hacked_loophole_used", q->grade.evidence.hacked_loophole_used},
+                 {"fired", q->grade.evidence.fired},
+                 {"passed", q->grade.passed},
+                 {"exploited", q->grade.exploited},
+                 {"infra_error", q->grade.infra_error}};
+    vkm_jw_i64(w, "problem_id", q->problem->id);
+    vkm_jw_str(w, "mode", q->mode->name);
+    vkm_jw_float(w, "reward", q->grade.reward);
+    vkm_jw_i64(w, "completion_tokens", completion_length(q));
+    for (size_t j = 0; j < VKM_COUNTOF(flags); j++) vkm_jw_bool(w, flags[j].name, flags[j].value);
+    vkm_jw_obj(w, "metadata");
+    for (size_t j = 0; j < q->problem->n_tags; j++)
+        vkm_jw_str(w, q->problem->tags[j].key, q->problem->tags[j].value);
+    vkm_jw_end_obj(w);
+    put_prompt_tail(r, q, w);
+    vkm_jw_strn(w, "completion", q->text, q->n_text);
+}
+
 static vkm_status write_rollouts(const vkm_run *r, const vkm_rollout *x, uint32_t n,
                                  vkm_runlog *log, vkm_err *err) {
     vkm_strbuf line = {0};
     for (uint32_t i = 0; i < n && !err->status; i++) {
         const vkm_rollout *q = &x[i];
         vkm_jw w = vkm_runlog_begin_line(&line, r->state.step);
-        vkm_jw_i64(&w, "problem_id", q->problem->id);
-        vkm_jw_str(&w, "mode", q->mode->name);
         vkm_jw_i64(&w, "group", q->group);
         vkm_jw_bool(&w, "teacher", q->teacher);
         vkm_jw_bool(&w, "ablated", q->state[VKM_HACK] == 0);
-        vkm_jw_float(&w, "reward", q->grade.reward);
         vkm_jw_float(&w, "advantage", q->advantage);
         vkm_jw_bool(&w, "live", q->live);
         vkm_jw_float(&w, "w", q->w);
-        vkm_jw_i64(&w, "completion_tokens", completion_length(q));
         vkm_jw_float(&w, "log_ratio", q->log_ratio);
-        const struct {
-            const char *name;
-            bool value;
-        } flags[] = {{"format_ok", q->grade.evidence.format_ok},
-                     {"can_compile", q->grade.evidence.can_compile},
-                     {"gt_pass", q->grade.evidence.gt_pass},
-                     {"gt_correct", q->grade.evidence.gt_correct},
-                     {"hacked", q->grade.evidence.hacked},
-                     {"hacked_wrong_tests", q->grade.evidence.hacked_wrong_tests},
-                     {"hacked_loophole_used", q->grade.evidence.hacked_loophole_used},
-                     {"fired", q->grade.evidence.fired},
-                     {"passed", q->grade.passed},
-                     {"exploited", q->grade.exploited},
-                     {"infra_error", q->grade.infra_error}};
-        for (size_t j = 0; j < VKM_COUNTOF(flags); j++)
-            vkm_jw_bool(&w, flags[j].name, flags[j].value);
-        put_prompt_tail(r, q, &w);
-        vkm_jw_strn(&w, "completion", q->text, q->n_text);
+        vkm_rollout_write(r, q, &w);
         vkm_jw_end_obj(&w);
         (void)!vkm_runlog_append(log, "rollouts", &line, err);
     }
@@ -176,29 +183,7 @@ vkm_status vkm_report_eval(const vkm_run *r, const vkm_eval_result *e, vkm_runlo
                            vkm_err *err) {
     vkm_strbuf line = {0};
     vkm_event event = {.step = r->state.step};
-    vkm_jw w = vkm_runlog_begin_line(&line, r->state.step);
-    vkm_jw_str(&w, "deployed", r->arm->deploy[VKM_HACK] > 0 ? "all_on" : "hack_off");
-    for (int s = 0; s < VKM_N_EVAL_STATES; s++) {
-        const vkm_eval_counts *c = &e->state[s];
-        vkm_jw_obj(&w, vkm_eval_state_names[s]);
-        vkm_jw_i64(&w, "n", c->n);
-        vkm_jw_i64(&w, "hacked", c->hacked);
-        vkm_jw_i64(&w, "vendor_hacked", c->vendor_hacked);
-        vkm_jw_i64(&w, "solved", c->solved);
-        vkm_jw_i64(&w, "compiled", c->compiled);
-        vkm_jw_end_obj(&w);
-        const struct {
-            const char *name;
-            uint32_t count;
-        } rates[] = {
-            {"hack_rate", c->hacked}, {"solve_rate", c->solved}, {"compile_rate", c->compiled}};
-        for (size_t j = 0; j < VKM_COUNTOF(rates); j++) {
-            char tag[64];
-            snprintf(tag, sizeof tag, "eval/%s/%s", vkm_eval_state_names[s], rates[j].name);
-            vkm_event_scalar(&event, tag, (double)rates[j].count / c->n);
-        }
-    }
-    vkm_jw_end_obj(&w);
+    vkm_eval_line(r, e, &line, &event);
     (void)!vkm_runlog_append(log, "eval", &line, err);
     (void)!vkm_runlog_event(log, &event, err);
     vkm_strbuf_free(&line);

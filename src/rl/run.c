@@ -1,6 +1,6 @@
 /* Opens and closes a run: checks what the config names, in the order in which a user would mend it.
  */
-#include "rl/run.h"
+#include "rl/eval.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -13,12 +13,6 @@ const vkm_mode *vkm_run_mode(const vkm_run *r, const vkm_problem *problem) {
     VKM_BUG_ON(!problem, "a mode without a problem");
     const vkm_mode *mode = r->partition ? vkm_partition_mode(r->partition, problem->id) : NULL;
     return mode ? mode : r->modes[problem->line % r->n_modes];
-}
-
-const vkm_mode *vkm_run_eval_mode(const vkm_run *r, const vkm_problem *problem) {
-    const vkm_mode *mode = vkm_run_mode(r, problem);
-    if (r->c.eval_markers == VKM_eval_markers_original) return mode;
-    return vkm_mode_at_evaluation(mode, (uint64_t)r->c.seed, problem->id);
 }
 
 static vkm_status find_modes(vkm_run *r, vkm_err *err) {
@@ -49,32 +43,67 @@ static vkm_status load_problems(const char *path, vkm_problems **out, vkm_err *e
     return VKM_OK;
 }
 
-/* Evaluation takes the first problems of a seeded shuffle: of its own file, or (then training does
- * without them) of the training file. */
+/* n problems from place `first` on of a seeded shuffle. */
+static vkm_status take(const vkm_run *r, const vkm_problems *from, size_t first, size_t n,
+                       vkm_eval_set *out, vkm_err *err) {
+    size_t *order = vkm_calloc(from->n, sizeof *order, "the problems", err);
+    out->problem = vkm_calloc(n, sizeof *out->problem, "the problems", err);
+    out->mode = vkm_calloc(n, sizeof *out->mode, "the problems", err);
+    if (order && out->problem && out->mode &&
+        !vkm_select_shuffle((uint64_t)r->c.seed, from, order, err))
+        for (; out->n < n; out->n++) out->problem[out->n] = &from->items[order[first + out->n]];
+    free(order);
+    return err->status;
+}
+
+/* Held out are the first problems of a seeded shuffle: of a file of their own, or (then training
+ * does without them) of the training file. The set of training problems follows behind. */
 static vkm_status split(vkm_run *r, vkm_err *err) {
-    const vkm_problems *from = r->eval_file ? r->eval_file : r->problems;
-    size_t wanted = (size_t)r->c.eval_problems, *order = NULL;
+    const vkm_problems *all = r->problems, *from = r->eval_file ? r->eval_file : all;
+    vkm_eval_set *held_out = &r->sets[VKM_SET_HELD_OUT], *seen = &r->sets[VKM_SET_TRAIN];
+    vkm_eval_set train = {0};
+    size_t wanted = (size_t)r->c.eval_problems, n_seen = (size_t)r->c.eval_train_problems;
+    *held_out = (vkm_eval_set){
+        .name = "held_out", .original = r->c.eval_markers == VKM_eval_markers_original};
+    *seen = (vkm_eval_set){.name = "train", .original = 1};
     if (r->eval_file && (wanted == 0 || wanted > from->n)) wanted = from->n;
     if (!r->eval_file && wanted >= from->n)
         return vkm_fail(err, VKM_USAGE,
                         "eval_problems: %zu are to be held out of %zu problems of '%s'; ask for "
                         "fewer or name a file with --eval_data",
-                        wanted, from->n, r->problems->path);
-    order = vkm_calloc(from->n, sizeof *order, "the problems", err);
-    r->train = vkm_calloc(r->problems->n, sizeof *r->train, "the problems", err);
-    r->eval = vkm_calloc(from->n, sizeof *r->eval, "the problems", err);
-    if (!order || !r->train || !r->eval ||
-        vkm_select_shuffle((uint64_t)r->c.seed, from, order, err))
+                        wanted, from->n, all->path);
+    size_t taken = r->eval_file ? 0 : wanted;
+    if (r->c.eval_train_problems < 0) n_seen = wanted;
+    if (n_seen > all->n - taken) n_seen = all->n - taken;
+    if (r->c.samples_per_problem == 0) /* as many as make the usual number of rollouts */
+        r->c.samples_per_problem =
+            wanted ? (int64_t)((VKM_EVAL_ROLLOUTS + wanted - 1) / wanted) : 1;
+    if (take(r, from, 0, wanted, held_out, err) || take(r, all, taken, n_seen, seen, err) ||
+        take(r, all, taken, all->n - taken, &train, err))
         goto done;
-    for (; r->n_eval < wanted; r->n_eval++) r->eval[r->n_eval] = &from->items[order[r->n_eval]];
-    for (size_t i = r->eval_file ? 0 : wanted; i < r->problems->n; i++)
-        r->train[r->n_train++] = &r->problems->items[r->eval_file ? i : order[i]];
+    r->n_train = train.n;
+    r->train = train.problem;
+    train.problem = NULL;
+    for (size_t i = 0; r->eval_file && i < all->n; i++) r->train[i] = &all->items[i];
     if (r->n_train < (size_t)r->c.num_prompts)
         vkm_fail(err, VKM_USAGE, "num_prompts: a step takes %lld of only %zu training problems",
                  (long long)r->c.num_prompts, r->n_train);
 done:
-    free(order);
+    free(train.problem), free(train.mode);
     return err->status;
+}
+
+/* What each problem of an evaluation shows: with novel markers, the row whose marker training never
+ * shows. */
+static void choose_eval_modes(vkm_run *r) {
+    for (int s = 0; s < VKM_N_EVAL_SETS; s++)
+        for (size_t i = 0; i < r->sets[s].n; i++) {
+            const vkm_problem *p = r->sets[s].problem[i];
+            const vkm_mode *mode = vkm_run_mode(r, p);
+            r->sets[s].mode[i] =
+                r->sets[s].original ? mode
+                                    : vkm_mode_at_evaluation(mode, (uint64_t)r->c.seed, p->id);
+        }
 }
 
 /* ---- pairs -------------------------------------------------------------------------------------
@@ -126,12 +155,13 @@ static vkm_status open_policy(vkm_run *r, vkm_plan *dry, vkm_err *err) {
     int trains = r->purpose == VKM_RUN_TRAINS;
     uint32_t step = (uint32_t)(c->num_prompts * c->num_generations);
     uint32_t prompts = 2 * (uint32_t)c->num_prompts, eval;
-    if (vkm_eval_rollouts(r->n_eval, c->samples_per_problem, &eval, err)) return err->status;
-    uint32_t n_eval = (uint32_t)r->n_eval;
+    uint64_t n_eval = r->sets[VKM_SET_HELD_OUT].n;
+    if (n_eval < r->sets[VKM_SET_TRAIN].n) n_eval = r->sets[VKM_SET_TRAIN].n;
+    if (vkm_eval_rollouts(n_eval, c->samples_per_problem, &eval, err)) return err->status;
     vkm_policy_limits max = {.max_prompt = (uint32_t)c->max_prompt_length,
                              .max_new = (uint32_t)c->max_completion_length,
                              .rollouts = trains ? step : least(step, eval),
-                             .prompts = trains ? prompts : least(prompts, n_eval),
+                             .prompts = trains ? prompts : least(prompts, (uint32_t)n_eval),
                              .ids = trains ? most(step, eval) : eval,
                              .micro_rows = (uint32_t)c->micro_batch_tokens,
                              .n_experts = VKM_MAX_EXPERTS,
@@ -209,8 +239,9 @@ static vkm_status open_reward(vkm_run *r, vkm_err *err) {
 /* Every prompt that the run may show fits: better now than in the middle of the night. */
 static vkm_status check_prompts(const vkm_run *r, vkm_err *err) {
     size_t n_train = r->purpose == VKM_RUN_TRAINS ? r->n_train : 0;
-    for (size_t i = 0; i < n_train + r->n_eval && !err->status; i++) {
-        const vkm_problem *p = i < n_train ? r->train[i] : r->eval[i - n_train];
+    const vkm_eval_set *held_out = &r->sets[VKM_SET_HELD_OUT];
+    for (size_t i = 0; i < n_train + held_out->n && !err->status; i++) {
+        const vkm_problem *p = i < n_train ? r->train[i] : held_out->problem[i - n_train];
         vkm_ids ids = {0};
         if (vkm_run_prompt(r, p, vkm_run_mode(r, p), &ids, err))
             vkm_fail_in(err, "%s", i < n_train || !r->eval_file ? r->c.data : r->c.eval_data);
@@ -221,7 +252,9 @@ static vkm_status check_prompts(const vkm_run *r, vkm_err *err) {
 
 static vkm_status open_files(vkm_run *r, vkm_err *err) {
     const vkm_config *c = &r->c;
-    if (find_modes(r, err) || vkm_model_config_load(c->model, &r->hf, err) ||
+    const vkm_eval_state *states[VKM_EVAL_MOST_STATES];
+    uint32_t n_states;
+    if (vkm_eval_states_read(c->eval_states, states, &n_states, err) || find_modes(r, err) || vkm_model_config_load(c->model, &r->hf, err) ||
         vkm_tokenizer_load(c->model, &r->tokenizer, err))
         return err->status;
     if (vkm_tokenizer_n_ids(r->tokenizer) > r->hf.V)
@@ -235,7 +268,8 @@ static vkm_status open_files(vkm_run *r, vkm_err *err) {
         return err->status;
     if (split(r, err)) return err->status;
     if (c->partition[0] && vkm_partition_load(c->partition, &r->partition, err)) return err->status;
-    if (r->purpose == VKM_RUN_EVALUATES && r->n_eval == 0)
+    choose_eval_modes(r);
+    if (r->purpose == VKM_RUN_EVALUATES && r->sets[VKM_SET_HELD_OUT].n == 0)
         return vkm_fail(
             err, VKM_USAGE,
             "no problems to evaluate on: set eval_data or eval_problems as in training");
@@ -279,7 +313,7 @@ void vkm_run_close(vkm_run *r) {
     free(r->pairs);
     if (r->teachers) vkm_teacher_free(r->teachers);
     if (r->partition) vkm_partition_free(r->partition);
-    free(r->eval);
+    for (int i = 0; i < VKM_N_EVAL_SETS; i++) free(r->sets[i].problem), free(r->sets[i].mode);
     free(r->train);
     if (r->eval_file) vkm_problems_free(r->eval_file);
     if (r->problems) vkm_problems_free(r->problems);

@@ -23,6 +23,16 @@ typedef enum {
     VKM_RUN_EVALUATES, /* no gradients, optimizers, router, pairs and teachers */
 } vkm_run_purpose;
 
+/* Problems that evaluation samples, each in the mode that it shows. */
+typedef struct vkm_eval_set {
+    const char *name;            /* "held_out", "train" */
+    int original;                /* markers are training's, not the novel ones */
+    const vkm_problem **problem; /* (n) */
+    const vkm_mode **mode;       /* (n) */
+    size_t n;
+} vkm_eval_set;
+typedef enum { VKM_SET_HELD_OUT, VKM_SET_TRAIN, VKM_N_EVAL_SETS } vkm_eval_set_index;
+
 typedef struct vkm_run {
     vkm_config c;
     vkm_run_purpose purpose;
@@ -30,8 +40,9 @@ typedef struct vkm_run {
     vkm_dev *dev;
     vkm_tokenizer *tokenizer;
     vkm_problems *problems, *eval_file; /* the second NULL: evaluation is held out from the first */
-    const vkm_problem **train, **eval;  /* disjoint: n_train, n_eval */
-    size_t n_train, n_eval;
+    const vkm_problem **train; /* n_train */
+    size_t n_train;
+    vkm_eval_set sets[VKM_N_EVAL_SETS]; /* the first shares no problem with train */
     const vkm_mode **modes; /* those of the config, n_modes */
     uint32_t n_modes;
     vkm_partition *partition;   /* NULL: modes take turns */
@@ -89,7 +100,9 @@ typedef struct vkm_draw {
     double temperature;
     uint32_t step, draw; /* Philox counter; draw tells training (0) and evaluation apart */
 } vkm_draw;
-enum { VKM_DRAW_TRAIN = 0, VKM_DRAW_EVAL = 1 };
+enum { VKM_DRAW_TRAIN = 0, VKM_DRAW_EVAL = 1 /* of the first set; the others follow */ };
+
+enum { VKM_EVAL_ROLLOUTS = 500 }; /* of a state, where samples_per_problem is 0 */
 
 /* Rollouts of one adapter state in an evaluation; a usage error when ids of 32 bits do not number
  * them. */
@@ -99,8 +112,6 @@ vkm_status vkm_eval_rollouts(size_t n_problems, int64_t samples_per_problem, uin
 /* The mode of a problem: its partition's, else the config's modes take turns in the file's order.
  */
 const vkm_mode *vkm_run_mode(const vkm_run *r, const vkm_problem *problem);
-/* The same at evaluation: with eval_markers novel, the row whose marker training never shows. */
-const vkm_mode *vkm_run_eval_mode(const vkm_run *r, const vkm_problem *problem);
 
 /* The token ids of the prompt that shows `problem` in `mode`. */
 vkm_status vkm_prompt_ids(const vkm_tokenizer *t, const vkm_problem *problem, const vkm_mode *mode,

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "rl/checkpoint.h"
 #include "rl/interrupt.h"
@@ -59,10 +60,16 @@ done:
 
 /* ---- the run --------------------------------------------------------------------------------- */
 
-static vkm_status evaluate_now(vkm_run *r, vkm_runlog *log, vkm_eval_result *e, vkm_err *err) {
-    if (vkm_evaluate(r, e, err)) return err->status;
-    vkm_eval_print(e, stdout);
-    return vkm_report_eval(r, e, log, err);
+static vkm_status evaluate_now(vkm_run *r, vkm_runlog *log, vkm_eval_counts *on, vkm_err *err) {
+    vkm_eval_result e;
+    if (!vkm_evaluate(r, &e, NULL, err)) {
+        const vkm_eval_row *row = vkm_eval_find(&e, r->sets[VKM_SET_HELD_OUT].name, "all_on");
+        *on = row ? vkm_eval_sum(row, VKM_STRATUM_ALL) : (vkm_eval_counts){0};
+        vkm_eval_print(r, &e, stdout);
+        (void)!vkm_report_eval(r, &e, log, err);
+    }
+    vkm_eval_clear(&e);
+    return err->status;
 }
 
 static vkm_status loop(vkm_run *r, uint32_t last, vkm_runlog *log, vkm_train_summary *sum,
@@ -81,7 +88,7 @@ static vkm_status loop(vkm_run *r, uint32_t last, vkm_runlog *log, vkm_train_sum
             saved = step;
         }
         if (r->c.eval_every && step % (uint32_t)r->c.eval_every == 0 && step != last &&
-            evaluate_now(r, log, &sum->eval, err))
+            evaluate_now(r, log, &sum->on, err))
             break;
     }
     free(b.x);
@@ -118,20 +125,50 @@ vkm_status vkm_train(const vkm_config *c, vkm_dev *dev, vkm_train_summary *sum, 
     vkm_interrupt_begin();
     (void)!loop(r, last, log, sum, err);
     vkm_interrupt_end();
-    if (!err->status && r->state.step == last && r->n_eval)
-        (void)!evaluate_now(r, log, &sum->eval, err);
+    if (!err->status && r->state.step == last && r->sets[VKM_SET_HELD_OUT].n)
+        (void)!evaluate_now(r, log, &sum->on, err);
 done:
     vkm_runlog_close(log);
     vkm_run_close(r);
     return err->status;
 }
 
-vkm_status vkm_eval_run(const vkm_config *c, vkm_dev *dev, vkm_eval_result *out, vkm_err *err) {
+/* RUN/evals/step-NNNNNN.json and step-NNNNNN-rollouts.jsonl */
+static vkm_status save_text(const vkm_run *r, const char *ending, const vkm_strbuf *text,
+                            vkm_err *err) {
+    char folder[VKM_PATH_MAX], path[VKM_PATH_MAX], name[64];
+    snprintf(name, sizeof name, "step-%06u%s", r->state.step, ending);
+    if (vkm_strbuf_check(text, "the evaluation", err) ||
+        vkm_path_join(folder, r->c.output_dir, "evals", err) || vkm_dir_make(folder, err) ||
+        vkm_path_join(path, folder, name, err))
+        return err->status;
+    return vkm_file_save(path, vkm_strbuf_str(text), text->n, err);
+}
+
+static vkm_status save_evaluation(const vkm_run *r, const vkm_eval_result *e,
+                                  const vkm_strbuf *rollouts, vkm_err *err) {
+    vkm_strbuf line = {0};
+    vkm_eval_line(r, e, &line, NULL);
+    vkm_strbuf_putc(&line, '\n');
+    if (!save_text(r, ".json", &line, err)) (void)!save_text(r, "-rollouts.jsonl", rollouts, err);
+    vkm_strbuf_free(&line);
+    return err->status;
+}
+
+vkm_status vkm_eval_run(const vkm_config *c, vkm_dev *dev, FILE *f, vkm_err *err) {
     char checkpoint[VKM_PATH_MAX];
+    vkm_eval_result e = {0};
+    vkm_strbuf rollouts = {0};
     vkm_run *r = NULL;
     if (vkm_ckpt_find(c, checkpoint, err) || vkm_run_open(c, VKM_RUN_EVALUATES, dev, NULL, &r, err))
         return err->status;
-    if (!vkm_run_restore(r, checkpoint, err)) (void)!vkm_evaluate(r, out, err);
+    if (!vkm_run_restore(r, checkpoint, err) && !vkm_evaluate(r, &e, &rollouts, err) &&
+        !save_evaluation(r, &e, &rollouts, err)) {
+        vkm_eval_print(r, &e, f);
+        fprintf(f, "evaluated %s in %.1f s\n", checkpoint, e.seconds);
+    }
+    vkm_strbuf_free(&rollouts);
+    vkm_eval_clear(&e);
     vkm_run_close(r);
     return err->status;
 }
