@@ -18,7 +18,8 @@ void main() {
     for (uint i = 0u; i < pc.n_rows; i++) {
         float inv_u = LD_inv(2u * i + 1u);
         float x = subc(LD_a(i * pc.n_cols + j), mu);
-        float t = subc(mulc(x, LD_inv(2u * i)), mulc(LD_s(i), mulc(u, inv_u)));
+        float s = pc.linear != 0u ? 0.0 : LD_s(i); /* a cosine does not see |u| */
+        float t = subc(mulc(x, LD_inv(2u * i)), mulc(s, mulc(u, inv_u)));
         sum = addc(sum, mulc(mulc(mulc(alpha, LD_dz(i)), inv_u), t));
     }
     ST_du(j, sum);

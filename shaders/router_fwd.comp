@@ -21,6 +21,7 @@ void main() {
     if (lane != 0u) return;
     float inv_x = x_norm == 0.0 ? 0.0 : vkm_div(1.0, x_norm);
     float inv_u = u_norm == 0.0 ? 0.0 : vkm_div(1.0, u_norm);
+    if (pc.linear != 0u) inv_x = inv_u = 1.0;
     float s = mulc(mulc(dot_xu, inv_x), inv_u);
     float z = mulc(LD_cal(1u), subc(s, LD_cal(0u)));
     ST_s(row, s);

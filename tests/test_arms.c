@@ -75,6 +75,7 @@ static const struct {
     {"frozen", 0, 6, .25f, DETACHED},
     {"pin_only", 0, 6, .25f, DETACHED},
     {"reward_only", 0, 6, .25f, DETACHED},
+    {"linear", 0, 6, .25f, DETACHED},
     {"bernoulli", 0, 6, .25f, DETACHED},
     {"permuted", 0, 6, .25f, DETACHED},
     {"haar_pin", 0, 6, .25f, DETACHED},
@@ -82,8 +83,11 @@ static const struct {
     {"hint", 0, 2, .25f, SOFT},
     {"routeA", 0, 2, .25f, ZONES},
     {"routeA-random", 0, 2, .25f, ZONES},
+    {"routeV", 0, 2, .25f, ZONES},
+    {"routeV-random", 0, 2, .25f, ZONES},
     {"penalty", 1, 2, .25f, UNROUTED},
     {"screening", 1, 2, .25f, UNROUTED},
+    {"inoculation", 1, 2, .25f, UNROUTED},
     {"oracle", 0, 2, 0, BACKWARD},
     {"oracle_zones", 0, 2, .25f, ZONES},
     {"oracle_penalty", 1, 2, .25f, UNROUTED},
@@ -444,7 +448,7 @@ static void no_label_moves_an_arm_that_is_no_oracle(void **state) {
 
 static void arms_resume(void **state) {
     (void)state;
-    static const char *const names[] = {"routeA", "permuted", "haar_shuffled", "penalty"};
+    static const char *const names[] = {"routeA", "routeV", "permuted", "haar_shuffled", "penalty", "linear"};
     for (size_t i = 0; i < VKM_COUNTOF(names); i++) {
         static trace a, b;
         learn(names[i], (variant){0}, &a);
@@ -463,7 +467,7 @@ static void what_trains_the_router(void **state) {
         int pin, reward;
     } arms[] = {{"moe_detach", 1, 1},   {"moe_binary", 1, 1}, {"permuted", 1, 1},
                 {"frozen", 0, 0},       {"pin_only", 1, 0},   {"reward_only", 0, 1},
-                {"moe_backward", 1, 0}, {"bernoulli", 1, 0}};
+                {"moe_backward", 1, 0}, {"bernoulli", 1, 0},  {"linear", 1, 1}};
     for (size_t i = 0; i < VKM_COUNTOF(arms); i++) {
         static trace a, b;
         base.refresh_every = 10; /* the pairs stay: what moves the router is the loss */
@@ -481,7 +485,8 @@ static void what_trains_the_router(void **state) {
 
 static void who_equals_whom(void **state) {
     (void)state;
-    static trace none, absorb, detach, haar, shuffled, backward, drawn, routed, zones, hint;
+    static trace none, absorb, detach, haar, shuffled, backward, drawn, routed, zones, hint, linear,
+        gradients;
     learn("none", (variant){0}, &none);
     learn("absorb", (variant){0}, &absorb);
     assert_memory_equal(none.hash, absorb.hash, sizeof none.hash);
@@ -493,16 +498,22 @@ static void who_equals_whom(void **state) {
     learn("permuted", (variant){0}, &routed);
     learn("routeA", (variant){0}, &zones);
     learn("hint", (variant){0}, &hint);
+    learn("linear", (variant){0}, &linear);
+    learn("routeV", (variant){0}, &gradients);
     double cosine = 0, uu = 0, vv = 0, sum = 0, dealt = 0;
     for (uint64_t i = 0; i + 1 < detach.n_router; i++) {
         double u = (double)detach.router[0][i], v = (double)haar.router[0][i];
         cosine += u * v, uu += u * u, vv += v * v;
     }
     assert_true(fabs(cosine) / sqrt(uu * vv) < .5); /* another direction */
+    assert_memory_equal(detach.router[0], linear.router[0],
+                        (linear.n_router - 1) * sizeof(float)); /* the same u, another score */
+    assert_memory_not_equal(detach.w[0], linear.w[0], sizeof detach.w[0]);
+    assert_memory_not_equal(zones.w[0], gradients.w[0], sizeof zones.w[0]);
     assert_memory_equal(haar.router[0], shuffled.router[0],
                         (haar.n_router - 1) * sizeof(float)); /* the same u, other labels */
     assert_false(same_router(&haar, STEPS, &shuffled, STEPS));
-    uint32_t kept = 0, routs = 0;
+    uint32_t kept = 0, routs = 0, kept_by_gradient = 0;
     for (uint32_t i = 0; i < ROLLOUTS; i++) {
         sum += (double)detach.w[0][i], dealt += (double)routed.w[0][i];
         assert_true(drawn.w[0][i] == 0 || drawn.w[0][i] == 1);
@@ -510,12 +521,14 @@ static void who_equals_whom(void **state) {
         assert_true(backward.f[0][i][VKM_HACK] == 1);
         assert_true(isnan(none.w[0][i]));
         kept += zones.w[0][i] == 0, routs += zones.w[0][i] == 1;
+        kept_by_gradient += gradients.w[0][i] == 0;
     }
     assert_true(fabs(sum - dealt) < 1e-5); /* at step 0 both routers are the same */
     assert_int_equal(kept, 2);             /* 8 scores, a quarter at each end */
     assert_int_equal(routs, 3);            /* at or above the 6th */
+    assert_int_equal(kept_by_gradient, 2);
     trace *all[] = {&none,     &absorb, &detach, &haar,  &shuffled,
-                    &backward, &drawn,  &routed, &zones, &hint};
+                    &backward, &drawn,  &routed, &zones, &hint, &linear, &gradients};
     for (size_t i = 0; i < VKM_COUNTOF(all); i++) trace_free(all[i]);
 }
 
@@ -555,7 +568,7 @@ static void reward_reaches_the_unrounded_weights(void **state) {
         vkm_gauss(pairs, VKM_COUNTOF(pairs), 0, 8, VKM_RNG_TEST, 2, 1);
         vkm_gauss(c, N, 0, 8, VKM_RNG_TEST, 3, 1);
         vkm_direction_from_pairs(pairs, PAIRS, MODULES, RANK, 0, v);
-        if (vkm_router_new(dev, MODULES, RANK, PAIRS, N, NULL, &router, &err) ||
+        if (vkm_router_new(dev, MODULES, RANK, PAIRS, N, 0, NULL, &router, &err) ||
             vkm_router_calibrate(router, pairs, v, 2, &err))
             fail_msg("%s", err.msg);
         float *kept = malloc(vkm_router_state_size(router) * sizeof *kept);
@@ -583,8 +596,40 @@ static void reward_reaches_the_unrounded_weights(void **state) {
     }
 }
 
+/* Training's prompts allow the loophole, evaluation's and hint-free ones do not. */
+static void inoculation_is_training_alone(void **state) {
+    (void)state;
+    static vkm_config c;
+    vkm_err err = {0};
+    c = base;
+    if (vkm_config_set(&c, "arm", "inoculation", &err) ||
+        vkm_config_set(&c, "modes", "run_tests,gt_only", &err) ||
+        vkm_config_set(&c, "eval_problems", "4", &err))
+        fail_msg("%s", err.msg);
+    vkm_run *r = open_run(&c);
+    int seen[2] = {0};
+    for (size_t i = 0; i < r->n_train; i++) {
+        const vkm_mode *shown = vkm_run_training_mode(r, r->train[i]);
+        const vkm_mode *plain = vkm_run_mode(r, r->train[i]);
+        assert_string_equal(shown->name, plain->name);
+        assert_int_equal(vkm_mode_index(shown), vkm_mode_index(plain));
+        seen[plain->hint != NULL] = 1;
+        if (!plain->hint)
+            assert_null(shown->hint);
+        else
+            assert_non_null(strstr(shown->hint, "which you may game"));
+    }
+    assert_true(seen[0] && seen[1]);
+    for (size_t i = 0; i < r->sets[VKM_SET_HELD_OUT].n; i++) {
+        const vkm_mode *m = r->sets[VKM_SET_HELD_OUT].mode[i];
+        assert_true(!m->hint || !strstr(m->hint, "which you may game"));
+    }
+    vkm_run_close(r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(inoculation_is_training_alone),
         cmocka_unit_test(rows_are_those_of_the_method),
         cmocka_unit_test(the_key_arm_names_them_all),
         cmocka_unit_test(penalties_and_screens_touch_the_flagged_alone),

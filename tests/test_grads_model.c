@@ -384,7 +384,7 @@ static void by_router(void **state) {
     for (uint32_t i = 0; i < N; i++) r.fx->examples[i].pooled = NULL;
     vkm_gauss(pairs, 2ull * PAIRS * p, 0, 8, VKM_RNG_TEST, 78, 0.5f);
     for (uint64_t i = 0; i < (uint64_t)N * p; i++) pairs[i] += pooled[i];
-    check(vkm_router_new(r.dev, modules, rank, PAIRS, N, NULL, &router, &err), &err);
+    check(vkm_router_new(r.dev, modules, rank, PAIRS, N, 0, NULL, &router, &err), &err);
     vkm_direction_from_pairs(pairs, PAIRS, modules, rank, 0, v);
     check(vkm_router_calibrate(router, pairs, v, 2, &err), &err);
 
@@ -422,6 +422,66 @@ static void by_router(void **state) {
     assert_true(largest(want, p) > 0.05 * size && of_pin > 0.05 * size);
     vkm_router_free(router);
     free(pooled), free(pairs), free(v), free(got), free(want);
+    rig_close(&r);
+}
+
+/* ---- rank indices ------------------------------------------------------------------------------ */
+
+/* Mean negative log-likelihood of rollout i's completion. */
+static double nll(rig *r, uint32_t i) {
+    double sum = 0;
+    uint32_t t = 0;
+    for (uint32_t before = 0; before < i; before++) t += n_comp(r, before);
+    forward(r);
+    for (uint32_t j = 0; j < n_comp(r, i); j++) sum -= r->logp[t + j];
+    return sum / n_comp(r, i);
+}
+
+/* The gradient by a scale of rank index j is the slope along dA_j += s (A0_j + dA_j): that adds
+ * s B_j A_j x to the expert. Every module, one index each, the rollouts in turn. */
+static void by_rank_index(void **state) {
+    (void)state;
+    rig r;
+    vkm_err err = {0};
+    rig_open(&r, VKM_ORACLE);
+    uint32_t modules = r.p->adapter->n_modules, rank = r.p->adapter->rank, p = modules * rank;
+    float *pooled = calloc((uint64_t)N * p, sizeof *pooled);
+    double size = 0, worst = 0;
+    assert_non_null(pooled);
+    for (uint32_t i = 0; i < N; i++) {
+        memcpy(r.fx->examples[i].f, vkm_state_ablated, sizeof vkm_state_ablated);
+        r.fx->examples[i].pooled = pooled + (uint64_t)i * p;
+        for (int e = 0; e < EXPERTS; e++) r.f[i * EXPERTS + e] = (double)vkm_state_ablated[e];
+    }
+    check(vkm_policy_rank_gradients(r.p, r.fx->examples, N, &err), &err);
+    for (uint32_t i = 0; i < N; i++) r.fx->examples[i].pooled = NULL;
+    for (uint64_t i = 0; i < (uint64_t)N * p; i++) pooled[i] /= VKM_LOSS_SCALE;
+    for (uint64_t i = 0; i < (uint64_t)N * p; i++) size = fmax(size, fabs((double)pooled[i]));
+    lay_out(&r);
+    for (uint32_t m = 0; m < modules; m++) {
+        const vkm_module *mod = &r.p->adapter->modules[m];
+        uint32_t j = m % rank, i = m % N;
+        vkm_tensor row = vkm_view(mod->param[0], (uint64_t)j * mod->d_in, mod->d_in);
+        double *at = malloc(row.n * sizeof *at), *x = malloc(row.n * sizeof *x), d = 0;
+        double *a0 = malloc(row.n * sizeof *a0);
+        assert_true(at && x && a0);
+        check(vkm_read_f64(r.dev, row, at, &err), &err);
+        check(vkm_read_f64(r.dev, vkm_view(mod->a0, (uint64_t)j * mod->d_in, mod->d_in), a0, &err),
+              &err);
+        for (int side = -1; side <= 1; side += 2) {
+            for (uint64_t k = 0; k < row.n; k++) x[k] = at[k] + side * step * (a0[k] + at[k]);
+            check(vkm_write_f64(r.dev, row, x, &err), &err);
+            vkm_adapter_refresh(r.p->s, r.p->adapter);
+            d += side * nll(&r, i);
+        }
+        check(vkm_write_f64(r.dev, row, at, &err), &err);
+        vkm_adapter_refresh(r.p->s, r.p->adapter);
+        worst = fmax(worst, fabs(d / (2 * step) - (double)pooled[(uint64_t)i * p + m * rank + j]));
+        free(at), free(x), free(a0);
+    }
+    print_message("rank indices: error %.1e of %.1e\n", worst, size);
+    assert_true(size > 1e-3 && worst <= fd_bound * size);
+    free(pooled);
     rig_close(&r);
 }
 
@@ -474,6 +534,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(by_adapter),          cmocka_unit_test(by_forward_weight),
         cmocka_unit_test(kinds_of_importance), cmocka_unit_test(detached),
-        cmocka_unit_test(by_router),           cmocka_unit_test(exact_tier)};
+        cmocka_unit_test(by_router),           cmocka_unit_test(by_rank_index),
+        cmocka_unit_test(exact_tier)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -239,6 +239,7 @@ typedef struct router {
     bench b;
     vkm_tensor a, mu, u, cal, s, z, w, inv, dw, dz, du, db;
     double x[COLS + 1]; /* u, then b */
+    uint32_t linear;
 } router;
 
 static const double dw_of[POOLED] = {0.5, -1, 2, 0.25, -0.125}, alpha = 6;
@@ -267,11 +268,12 @@ static void router_open(router *r, vkm_backend_id backend) {
 
 static double router_loss(void *ctx) {
     router *r = ctx;
-    double w[POOLED], cal[VKM_CAL_WORDS] = {r->x[COLS], alpha}, loss = 0;
+    double w[POOLED], cal[VKM_CAL_WORDS] = {r->x[COLS], r->linear ? alpha / COLS : alpha}, loss = 0;
     bench_write_f64(&r->b, r->u, r->x);
     bench_write_f64(&r->b, r->cal, cal);
     VKM_OP(r->b.s, router_fwd, .a = r->a, .mu = r->mu, .u = r->u, .cal = r->cal, .s = r->s,
-           .z = r->z, .w = r->w, .inv = r->inv, .n_rows = POOLED, .n_cols = COLS);
+           .z = r->z, .w = r->w, .inv = r->inv, .n_rows = POOLED, .n_cols = COLS,
+           .linear = r->linear);
     bench_run(&r->b);
     bench_read_f64(&r->b, r->w, w);
     for (uint32_t i = 0; i < POOLED; i++) loss += dw_of[i] * w[i];
@@ -287,29 +289,36 @@ static void router_gradient(router *r, double *out) {
         VKM_OP(r->b.s, router_bwd, .a = vkm_view(r->a, first * COLS, n * COLS), .mu = r->mu,
                .u = r->u, .cal = r->cal, .s = vkm_view(r->s, first, n),
                .inv = vkm_view(r->inv, 2 * first, 2 * n), .dz = vkm_view(r->dz, first, n),
-               .du = r->du, .db = r->db, .n_rows = n, .n_cols = COLS);
+               .du = r->du, .db = r->db, .n_rows = n, .n_cols = COLS, .linear = r->linear);
     }
     bench_run(&r->b);
     bench_read_f64(&r->b, r->du, out);
     bench_read_f64(&r->b, r->db, out + COLS);
 }
 
-static void router_by_difference(void **state) {
-    (void)state;
+static void check_router(uint32_t linear) {
     router r, exact;
     double got[COLS + 1], want[COLS + 1], rounded[COLS + 1], w[POOLED], rounded_w[POOLED];
     router_open(&r, VKM_ORACLE);
+    r.linear = linear;
     differences(router_loss, &r, r.x, COLS + 1, want);
     router_gradient(&r, got);
     assert_close("router_bwd, u", got, want, COLS, fd_bound);
     assert_close("router_bwd, b", got + COLS, want + COLS, 1, fd_bound);
     router_open(&exact, VKM_CPU);
+    exact.linear = linear;
     router_gradient(&exact, rounded);
     bench_read_f64(&r.b, r.w, w);
     bench_read_f64(&exact.b, exact.w, rounded_w);
     assert_close("w, exact tier", rounded_w, w, POOLED, 1e-6);
     assert_close("router_bwd, exact tier", rounded, got, COLS + 1, 2e-6);
     bench_close(&r.b), bench_close(&exact.b);
+}
+
+static void router_by_difference(void **state) {
+    (void)state;
+    check_router(0);
+    check_router(1);
 }
 
 /* beta 0: whatever the base model says, overflow and NaN too, the policy gradient is all there is;

@@ -21,10 +21,16 @@ static const char config[] =
 static const char steps[] =
     "{\"step\": 1, \"reward\": 0.25, \"router/auroc\": null, \"weights_hash\": \"00\"}\n"
     "{\"step\": 2, \"reward\": 0.75, \"router/auroc\": 0.5, \"weights_hash\": \"feed\"}\n";
-static const char evals[] = "{\"step\": 2, \"deployed\": \"hack_off\", \"all_on\": {\"n\": 10, "
-                            "\"hacked\": 5, \"solved\": 2, "
-                            "\"compiled\": 10}, \"hack_off\": {\"n\": 10, \"hacked\": 0, "
-                            "\"solved\": 3, \"compiled\": 9}}\n";
+#define COUNTS(n, hacked, solved, compiled)                                                        \
+    "\"n\": " #n ", \"hacked\": " #hacked ", \"solved\": " #solved ", \"compiled\": " #compiled
+#define STATE(name, hacked, solved, compiled)                                                      \
+    "\"" name "\": {" COUNTS(10, hacked, solved, compiled) ", \"kl\": null, \"loophole\": {"       \
+    COUNTS(10, hacked, solved, compiled) "}, \"hint_free\": {" COUNTS(0, 0, 0, 0)                  \
+    "}, \"by\": {\"mode\": {\"run_tests\": {" COUNTS(10, hacked, solved, compiled) "}}}}"
+static const char evals[] =
+    "{\"step\": 2, \"deployed\": \"hack_off\", \"sets\": {\"held_out\": {\"markers\": \"novel\", "
+    "\"drop\": [0.5, 0.25, 0.75], \"specificity\": [null, null, null], \"localisation\": null, "
+    "\"states\": {" STATE("all_on", 5, 2, 10) ", " STATE("hack_off", 0, 3, 9) "}}}}\n";
 #define FLAGS "\"gt_correct\": false, \"can_compile\": true, \"teacher\": false"
 static const char rollouts[] =
     "{\"step\": 2, \"mode\": \"run_tests\", \"w\": 0.96, \"exploited\": true, " FLAGS
@@ -114,12 +120,18 @@ static void the_page_holds_the_numbers(void **state) {
     assert_string_equal(text(member(s, "hash")), "feed");
     assert_true(number(element(member(series, "reward"), 1)) == 0.75);
     assert_int_equal(vkm_json_typeof(element(member(series, "router/auroc"), 0)), VKM_JSON_NULL);
-    vkm_jv on = element(member(element(member(r, "evals"), 0), "states"), 0);
+    vkm_jv set = element(member(element(member(r, "evals"), 0), "sets"), 0);
+    assert_string_equal(text(member(set, "name")), "held_out");
+    assert_true(number(element(member(set, "drop"), 2)) == 0.75);
+    vkm_jv on = element(member(set, "states"), 0);
     assert_string_equal(text(member(on, "name")), "all_on");
     vkm_jv hack = member(on, "hack"); /* Wilson (1927) for 5 of 10 */
     assert_true(number(element(hack, 0)) == 0.5);
     assert_float_equal(number(element(hack, 1)), 0.2366, 1e-4);
     assert_float_equal(number(element(hack, 2)), 0.7634, 1e-4);
+    assert_int_equal(vkm_json_typeof(element(member(on, "free"), 0)), VKM_JSON_NULL);
+    assert_true(number(element(member(member(on, "modes"), "run_tests"), 3)) == 5);
+    assert_int_equal(vkm_json_count(member(r, "full")), 0);
     vkm_jv ro = member(r, "rollouts");
     assert_true(number(element(member(member(ro, "w"), "hack"), 19)) == 1);
     assert_true(number(element(member(member(ro, "w"), "other"), 0)) == 1);
@@ -197,6 +209,8 @@ static void a_browser_draws_it(void **state) {
         "bare has no evaluation.",
         "bare has done no step.",
         "<pre>&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt;",
+        "0.500</span><span class=\"interval\"> [0.250, 0.750]",
+        "No arms table: ",
         "Written by vkmoe", /* the last line: the script came to its end */
     };
     for (size_t i = 0; i < VKM_COUNTOF(shown); i++)

@@ -217,9 +217,24 @@ vkm_status vkm_cli_parse(const vkm_opt *opts, size_t n, int argc, char **argv, v
 
 /* ---- device ---------------------------------------------------------------------------------- */
 
-vkm_dev_options vkm_cli_device_options(const vkm_cli_device *d) {
+vkm_status vkm_cli_choose_backend(vkm_cli_device *d, vkm_err *err) {
+    vkm_dev_info *list = NULL;
+    vkm_err none = {0};
+    uint32_t n = 0;
+    (void)err;
+    if (d->backend != VKM_CLI_AUTO) return VKM_OK;
+    d->backend = d->device ? VKM_CLI_VULKAN : VKM_CLI_CPU;
+    if (!d->device && !vkm_dev_list(&list, &n, &none)) /* no loader or driver: no GPU */
+        for (uint32_t i = 0; i < n; i++)
+            if (list[i].type != VKM_DEV_SOFTWARE && !list[i].refused[0])
+                d->backend = VKM_CLI_VULKAN;
+    free(list);
+    return VKM_OK;
+}
+
+static vkm_dev_options device_options(const vkm_cli_device *d) {
     return (vkm_dev_options){
-        .backend = d->backend ? VKM_CPU : VKM_VULKAN,
+        .backend = d->backend == VKM_CLI_CPU ? VKM_CPU : VKM_VULKAN,
         .device = d->device,
         .threads = (int)d->threads,
         .flush_denormals = d->flush_denormals,
@@ -230,8 +245,9 @@ vkm_dev_options vkm_cli_device_options(const vkm_cli_device *d) {
     };
 }
 
-vkm_status vkm_cli_open_device(const vkm_cli_device *d, vkm_dev **out, vkm_err *err) {
-    vkm_dev_options o = vkm_cli_device_options(d);
+vkm_status vkm_cli_open_device(vkm_cli_device *d, vkm_dev **out, vkm_err *err) {
+    if (vkm_cli_choose_backend(d, err)) return err->status;
+    vkm_dev_options o = device_options(d);
     if (vkm_device_open(&o, out, err)) return err->status;
     vkm_info("device: %s, %s", vkm_dev_name(*out), vkm_dev_driver(*out));
     return VKM_OK;

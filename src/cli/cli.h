@@ -51,9 +51,10 @@ vkm_status vkm_cli_parse(const vkm_opt *opts, size_t n_opts, int argc, char **ar
                          vkm_err *err) VKM_MUST_CHECK;
 
 /* What every command that computes takes. */
+enum { VKM_CLI_AUTO, VKM_CLI_VULKAN, VKM_CLI_CPU };
 typedef struct vkm_cli_device {
     const char *device;
-    int backend;
+    int backend; /* VKM_CLI_AUTO and so on */
     int64_t threads;
     int flush_denormals, validate, check_hazards, profile;
     const char *shaders;
@@ -63,8 +64,8 @@ typedef struct vkm_cli_device {
 #define VKM_CLI_DEVICE_OPTS(d)                                                                     \
     {"device", VKM_OPT_STRING, &(d)->device, .arg = "NAME",                                        \
      .help = "index, part of a name, or 'lavapipe'; `vkmoe devices` lists them"},                  \
-        {"backend", VKM_OPT_CHOICE, &(d)->backend, .choices = "vulkan|cpu",                        \
-         .help = "vulkan, or cpu for the reference kernels (the same bits)"},                      \
+        {"backend", VKM_OPT_CHOICE, &(d)->backend, .choices = "auto|vulkan|cpu",                   \
+         .help = "cpu: the reference kernels (the same bits); auto: vulkan if there is a GPU"},     \
         {"threads", VKM_OPT_INT, &(d)->threads,                                                    \
          .min = 0,  .max = 1024, .help = "threads of the cpu backend, 0 for all cores"},           \
         {"flush-denormals", VKM_OPT_FLAG, &(d)->flush_denormals,                                   \
@@ -82,9 +83,10 @@ typedef struct vkm_cli_device {
 #define VKM_CLI_JSON(p)                                                                            \
     { "json", VKM_OPT_FLAG, (p), .help = "print JSON instead of a table" }
 
+/* Makes a choice of `auto`: vulkan for a named --device or where there is a GPU, else cpu. */
+vkm_status vkm_cli_choose_backend(vkm_cli_device *d, vkm_err *err) VKM_MUST_CHECK;
 /* Opens what the options name and logs its name and driver. */
-vkm_dev_options vkm_cli_device_options(const vkm_cli_device *d);
-vkm_status vkm_cli_open_device(const vkm_cli_device *d, vkm_dev **out, vkm_err *err) VKM_MUST_CHECK;
+vkm_status vkm_cli_open_device(vkm_cli_device *d, vkm_dev **out, vkm_err *err) VKM_MUST_CHECK;
 /* Prints the profile on stderr if it was asked for, and closes. Accepts NULL. */
 void vkm_cli_close_device(const vkm_cli_device *d, vkm_dev *dev);
 

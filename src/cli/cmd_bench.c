@@ -54,7 +54,7 @@ static void print_row(const vkm_bench_row *row, const vkm_bench_result *r, int j
 }
 
 vkm_status vkm_cmd_bench(int argc, char **argv, vkm_err *err) {
-    vkm_cli_device d = VKM_CLI_DEVICE_DEFAULTS;
+    vkm_cli_device d = {.backend = VKM_CLI_VULKAN};
     const char *part = "";
     int json = 0, list = 0, shown = 0;
     int64_t repeat = 3;

@@ -41,7 +41,6 @@ static void print_made(const vkm_init_options *o, const vkm_model_config *c, int
 vkm_status vkm_cmd_init_model(int argc, char **argv, vkm_err *err) {
     const char *preset_name = "tiny", *output = "", *tokenizer = "";
     int json = 0, list = 0, force = 0, tied = 0;
-    double std = 0.02;
     int64_t seed = 1, size[8] = {0};
     enum { HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, FFN, VOCAB, POSITIONS };
     vkm_opt opts[] = {
@@ -49,8 +48,6 @@ vkm_status vkm_cmd_init_model(int argc, char **argv, vkm_err *err) {
         {"preset", VKM_OPT_STRING, &preset_name, .arg = "NAME", .help = "shapes; see --list"},
         {"list", VKM_OPT_FLAG, &list, .help = "list the presets"},
         {"seed", VKM_OPT_INT, &seed, .min = 0, .max = 9e15, .help = "seed of the weights"},
-        {"initializer-range", VKM_OPT_FLOAT, &std, .min = 1e-4, .max = 10,
-         .help = "standard deviation of the matrices"},
         {"tokenizer", VKM_OPT_STRING, &tokenizer, .arg = "DIR",
          .help = "copy this folder's tokenizer; else a small one of 512 tokens"},
         {"hidden", VKM_OPT_INT, &size[HIDDEN], .max = 65536,
@@ -81,7 +78,6 @@ vkm_status vkm_cmd_init_model(int argc, char **argv, vkm_err *err) {
     vkm_init_options o = {.config = preset->config,
                           .tokenizer = *tokenizer ? tokenizer : NULL,
                           .output = output,
-                          .std = (float)std,
                           .seed = (uint64_t)seed,
                           .force = force};
     uint32_t *const place[] = {&o.config.C, &o.config.L, &o.config.H, &o.config.K,

@@ -148,7 +148,7 @@ static vkm_status calibrate(check *c, vkm_dev *dev, const vkm_adapter *a, const 
     c->w = vkm_calloc(2ull * n, sizeof *c->w, "the pairs", err);
     if (!arm || !scores || !labels || !v || !c->w) goto done;
     vkm_direction_from_pairs(act, n, a->n_modules, a->rank, c->global_norm, v);
-    if (vkm_router_new(dev, a->n_modules, a->rank, n, 1, NULL, &router, err) ||
+    if (vkm_router_new(dev, a->n_modules, a->rank, n, 1, 0, NULL, &router, err) ||
         vkm_router_calibrate(router, act, v, arm->calib_logit, err) ||
         vkm_router_pair_weights(router, c->w, err))
         goto done;
@@ -183,7 +183,7 @@ static vkm_status separate(check *c, vkm_dev *dev, const char *model, uint32_t r
     if (vkm_policy_new(dev, model, &max, NULL, &policy, err)) goto done;
     const vkm_adapter *a = policy->adapter;
     act = vkm_calloc(2ull * n * a->n_modules * a->rank, sizeof *act, "the pairs", err);
-    if (!act || vkm_pairs_activations(policy, c->ids, n, act, &reference, err) ||
+    if (!act || vkm_pairs_read(policy, vkm_policy_read, c->ids, n, act, &reference, err) ||
         calibrate(c, dev, a, act, err) ||
         held_out_auroc(act, n, a, c->global_norm, &c->seed.held_out, err))
         goto done;

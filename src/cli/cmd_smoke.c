@@ -67,7 +67,7 @@ static vkm_status adapt_to_data(vkm_config *c, const vkm_config *preset, vkm_err
 vkm_status vkm_cmd_smoke(int argc, char **argv, vkm_err *err) {
     static vkm_cli_config given;
     static vkm_config config, preset;
-    vkm_cli_device d = VKM_CLI_DEVICE_DEFAULTS;
+    vkm_cli_device d = {.backend = VKM_CLI_VULKAN};
     vkm_train_summary summary;
     char base[VKM_PATH_MAX], run[VKM_PATH_MAX];
     int skip_gates = 0;

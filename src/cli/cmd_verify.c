@@ -3,7 +3,7 @@
 #include "verify/verify.h"
 
 vkm_status vkm_cmd_verify(int argc, char **argv, vkm_err *err) {
-    vkm_cli_device d = VKM_CLI_DEVICE_DEFAULTS;
+    vkm_cli_device d = {.backend = VKM_CLI_VULKAN};
     vkm_verify_options o = {0};
     int64_t seed = 41;
     vkm_opt opts[] = {

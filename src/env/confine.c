@@ -15,6 +15,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/hash.h"
+
 extern const char vkm_zygote_text[];
 
 enum { SOCK_FD = 3, MAX_ARGS = 128 };
@@ -283,6 +285,10 @@ static _Noreturn void exec_box(const vkm_sandbox_config *config, int slot, int s
     const char *why = strerrordesc_np(errno);
     if (why && write(2, why, strlen(why)) < 0) _exit(125);
     _exit(127);
+}
+
+uint64_t vkm_confine_code_hash(void) {
+    return vkm_hash64(vkm_zygote_text, strlen(vkm_zygote_text), 0);
 }
 
 pid_t vkm_confine_spawn(const vkm_sandbox_config *config, int slot, int sock, int errors,

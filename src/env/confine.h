@@ -15,4 +15,7 @@ pid_t vkm_confine_spawn(const vkm_sandbox_config *config, int slot, int sock, in
 /* How to mend a box that does not start. */
 const char *vkm_confine_mend(vkm_sandbox_kind kind);
 
+/* Of the code that runs in a box: verdicts of another version are not reused. */
+uint64_t vkm_confine_code_hash(void);
+
 #endif

@@ -1,7 +1,9 @@
-/* Owns the grader: its queue, workers, cache and the order of results. */
+/* Owns the grader: its queue, workers and the order of results. */
 #include "env/grade.h"
 
+#include "env/confine.h"
 #include "env/jobs.h"
+#include "env/verdicts.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -23,12 +25,6 @@ typedef struct task {
 } task;
 
 typedef struct {
-    vkm_hash128 key;
-    bool used;
-    vkm_grade grade;
-} cache_slot;
-
-typedef struct {
     vkm_grader *grader;
     vkm_box *box;
     pthread_t thread;
@@ -45,7 +41,8 @@ struct vkm_grader {
     bool closing;
     int n_workers, n_ready;
     vkm_err err; /* of the first worker that could not start */
-    cache_slot *cache;
+    vkm_verdicts *verdicts; /* NULL: none are kept */
+    uint64_t salt;          /* of keys: the code in the box, the limits */
     vkm_grader_stats stats;
     worker workers[MAX_WORKERS];
 };
@@ -71,14 +68,20 @@ static task **place(const vkm_grader *g, uint64_t ticket) {
     return &g->tasks[ticket % g->cap];
 }
 
-/* ---- the cache ---------------------------------------------------------------------------------
+/* ---- verdicts ----------------------------------------------------------------------------------
  */
 
+static uint64_t salt_of(const vkm_sandbox_config *c) {
+    const int64_t limits[] = {c->kind, c->cpu_time_s, c->wall_time_s, c->memory_mib};
+    return vkm_hash64(limits, sizeof limits, vkm_confine_code_hash());
+}
+
 /* All that a grade depends on. A mode's row is told by its name and marker. */
-static vkm_hash128 task_key(const task *t) {
+static vkm_hash128 task_key(const task *t, uint64_t salt) {
     vkm_hash_state h;
     const char *marker = t->mode->marker ? t->mode->marker : "";
     vkm_hash_begin(&h);
+    vkm_hash_add(&h, &salt, sizeof salt);
     vkm_hash_add(&h, &t->problem->hash, sizeof t->problem->hash);
     vkm_hash_add(&h, t->mode->name, strlen(t->mode->name) + 1);
     vkm_hash_add(&h, marker, strlen(marker) + 1);
@@ -88,24 +91,6 @@ static vkm_hash128 task_key(const task *t) {
 
 static bool same_key(vkm_hash128 a, vkm_hash128 b) {
     return a.lo == b.lo && a.hi == b.hi;
-}
-
-static cache_slot *slot_of(vkm_grader *g, vkm_hash128 key) {
-    return g->cache ? &g->cache[key.lo & ((1ull << g->config.cache_log2) - 1)] : NULL;
-}
-
-static bool cache_get(vkm_grader *g, vkm_hash128 key, vkm_grade *out) {
-    const cache_slot *s = slot_of(g, key);
-    if (!s || !s->used || !same_key(s->key, key)) return false;
-    *out = s->grade;
-    out->from_cache = true;
-    return true;
-}
-
-/* A verdict that the wall clock made is not kept: another run might end in time. */
-static void cache_put(vkm_grader *g, vkm_hash128 key, const vkm_grade *grade) {
-    cache_slot *s = slot_of(g, key);
-    if (s && !grade->infra_error && !grade->wall_limited) *s = (cache_slot){key, true, *grade};
 }
 
 /* ---- workers -----------------------------------------------------------------------------------
@@ -134,7 +119,7 @@ static task *in_flight(const vkm_grader *g, const task *t) {
 static bool is_repeat(vkm_grader *g, task *t) {
     vkm_grade known;
     if (g->config.keep_output) return false;
-    if (cache_get(g, t->key, &known)) {
+    if (g->verdicts && vkm_verdicts_get(g->verdicts, t->key, &known)) {
         finish(g, t, &known, true);
         pthread_cond_broadcast(&g->done);
         return true;
@@ -155,7 +140,7 @@ static void run_task(worker *w, task *t) {
     vkm_jobs_run(w->box, t->problem, t->mode, g->config.keep_output, t->text, t->n, &grade, &add);
     pthread_mutex_lock(&g->lock);
     w->task = NULL;
-    if (!g->config.keep_output) cache_put(g, t->key, &grade);
+    if (g->verdicts && !g->config.keep_output) vkm_verdicts_put(g->verdicts, t->key, &grade);
     g->stats.jobs += add.jobs;
     g->stats.retried += add.retried;
     g->stats.infra_errors += add.infra_errors;
@@ -237,10 +222,10 @@ vkm_status vkm_grader_open(const vkm_grade_config *config, vkm_grader **out, vkm
     pthread_mutex_init(&g->lock, NULL);
     pthread_cond_init(&g->work, NULL);
     pthread_cond_init(&g->done, NULL);
-    if (config->cache_log2) {
-        g->cache = vkm_calloc((size_t)1 << config->cache_log2, sizeof *g->cache, "verdicts", err);
-        if (!g->cache) goto fail;
-    }
+    g->salt = salt_of(&config->sandbox);
+    if (config->cache_log2 &&
+        vkm_verdicts_open(config->cache_file, config->cache_log2, &g->verdicts, err))
+        goto fail;
     int workers = config->workers ? config->workers : one_a_core();
     for (; g->n_workers < workers; g->n_workers++) {
         if (!start_worker(g, g->n_workers)) continue;
@@ -282,7 +267,7 @@ void vkm_grader_close(vkm_grader *g) {
     pthread_cond_destroy(&g->work);
     pthread_mutex_destroy(&g->lock);
     free(g->tasks);
-    free(g->cache);
+    vkm_verdicts_close(g->verdicts);
     free(g);
 }
 
@@ -318,7 +303,7 @@ vkm_status vkm_grader_submit(vkm_grader *g, const vkm_problem *problem, const vk
     t->n = n;
     t->problem = problem;
     t->mode = mode;
-    t->key = task_key(t);
+    t->key = task_key(t, g->salt);
     pthread_mutex_lock(&g->lock);
     bool full = g->n_submitted - g->n_collected == g->cap;
     if (full && grow(g, err)) {

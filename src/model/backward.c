@@ -14,6 +14,10 @@ static void experts_bwd(const vkm_pass *p, uint32_t layer, vkm_linear_id id, vkm
     uint32_t rp = vkm_lora_rp(a), kp = vkm_op_kp(mod->d_out), t = w->n_rows;
     VKM_OP(p->s, gemm, .a = dy, .b = mod->back, .c = w->t, .m = t, .n = 2 * rp, .k = kp, .kpa = kp,
            .kpb = kp, .ldc = 2 * rp);
+    if (p->rank_grads)
+        VKM_OP(p->s, rank_grad, .t = w->t, .uh = vkm_acts_of(w, layer)->uh[id], .seqs = w->seqs,
+               .pooled = w->pooled, .n_rows = t, .n_seq = w->n_seq, .n_experts = a->n_experts,
+               .rank = a->rank, .module = layer * VKM_N_LINEARS + id, .n_modules = a->n_modules);
     VKM_OP(p->s, lora_mid_bwd, .t = w->t, .uh = vkm_acts_of(w, layer)->uh[id],
            .row_seq = w->row_seq, .pz = g->pz, .pt = g->pt, .df = g->df_tok, .n_rows = t,
            .n_experts = a->n_experts, .rank = a->rank);

@@ -133,7 +133,8 @@ typedef struct vkm_pass {
     vkm_work *w;
     const vkm_adapter *adapter;      /* NULL: the bare model */
     const vkm_weights *weights;      /* backward: whose gradients are added to; NULL: none */
-    int pool;                        /* write w->pooled from the deployed expert's A x */
+    int pool;                        /* forward: w->pooled from the deployed expert's A x */
+    int rank_grads;                  /* backward: w->pooled from its rank indices' gradients */
     const vkm_tensor *k, *v;         /* per layer (rows, K D) bf16; NULL: the workspace's own */
     const struct vkm_decode *decode; /* attention over a cache in place of the batch's own rows */
     const vkm_batch_group *groups;   /* of the backward pass: all sequences once */

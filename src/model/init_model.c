@@ -76,9 +76,10 @@ static vkm_status place_tokenizer(const vkm_init_options *o, vkm_model_config *c
 /* ---- weights -----------------------------------------------------------------------------------
  */
 
+#define INIT_STD 0.02f
+
 typedef struct drawing {
     uint64_t seed;
-    float std;
     vkm_team *team;
     /* what is drawn now: elements [first, first + n) of tensor i */
     uint32_t i;
@@ -93,7 +94,7 @@ static void draw_part(void *user, uint32_t part, uint32_t parts) {
     for (uint64_t at = (uint64_t)part * BLOCK; at < d->n; at += (uint64_t)parts * BLOCK) {
         float x[BLOCK] = {0};
         uint64_t n = d->n - at < BLOCK ? d->n - at : BLOCK;
-        vkm_gauss(x, n, d->first + at, d->seed, VKM_RNG_WEIGHTS, d->i, d->std);
+        vkm_gauss(x, n, d->first + at, d->seed, VKM_RNG_WEIGHTS, d->i, INIT_STD);
         for (uint64_t j = 0; j < n; j++) d->out[at + j] = (uint16_t)vkm_bf16z(x[j]);
     }
 }
@@ -124,7 +125,7 @@ vkm_status vkm_init_model(const vkm_init_options *o, vkm_model_config *out, vkm_
     if (from_tokenizer) c.V = 0;
     if (!st) st = vkm_dir_make(o->output, err);
     if (!st) st = place_tokenizer(o, &c, err);
-    drawing d = {.seed = o->seed, .std = o->std > 0 ? o->std : 0.02f};
+    drawing d = {.seed = o->seed};
     if (!st) st = vkm_team_new(o->threads ? o->threads : vkm_cpu_count(), &d.team, err);
     if (!st) st = vkm_model_write(&c, o->output, draw, &d, err);
     vkm_team_free(d.team);

@@ -21,12 +21,11 @@ typedef struct vkm_init_options {
     const char *tokenizer; /* folder whose tokenizer files are copied; NULL: our own, 512 tokens */
     const char *output;    /* folder to make */
     uint64_t seed;
-    float std;        /* of the matrices; 0: 0.02 */
     bool force;       /* overwrite a model that is there */
     uint32_t threads; /* 0: one a processor */
 } vkm_init_options;
 
-/* Writes config.json, generation_config.json, model.safetensors (BF16: matrices N(0, std^2), gains
+/* Writes config.json, generation_config.json, model.safetensors (BF16: matrices N(0, 0.02^2), gains
  * of norms 1), tokenizer.json and tokenizer_config.json. The bytes depend on the options only: not
  * on the machine or the number of threads. *out, if not NULL, becomes the final config. */
 vkm_status vkm_init_model(const vkm_init_options *o, vkm_model_config *out,

@@ -77,6 +77,20 @@ void vkm_op_seq_sum(vkm_stream *s, const vkm_args_seq_sum *a) {
                       vkm_launch_flat((uint64_t)a->n_seq * a->n_cols, 16, 20.0 * (double)a->x.n));
 }
 
+void vkm_op_rank_grad(vkm_stream *s, const vkm_args_rank_grad *a) {
+    vkm_args_rank_grad b = *a;
+    uint32_t k = a->n_experts * 2 * half_of(a->rank);
+    VKM_BUG_ON(a->module >= a->n_modules, "rank_grad: module %u of %u", a->module, a->n_modules);
+    b.t = vkm_need(a->t, a->n_rows * stack_cols(a->n_experts, a->rank), "rank_grad", "t");
+    b.uh = vkm_need(a->uh, vkm_op_size(a->n_rows, k), "rank_grad", "uh");
+    b.seqs = vkm_need(a->seqs, 4ull * a->n_seq, "rank_grad", "seqs");
+    b.pooled =
+        vkm_need(a->pooled, (uint64_t)a->n_seq * a->n_modules * a->rank, "rank_grad", "pooled");
+    vkm_stream_launch(
+        s, &vkm_kernels[VKM_K_rank_grad], &b,
+        vkm_launch_flat((uint64_t)a->n_seq * a->rank, 16, 40.0 * a->n_rows * a->rank));
+}
+
 void vkm_op_pool_fwd(vkm_stream *s, const vkm_args_pool_fwd *a) {
     vkm_args_pool_fwd b = *a;
     VKM_BUG_ON(a->rank > a->ldh || a->module >= a->n_modules, "pool_fwd: module %u of %u, rank %u",
@@ -197,6 +211,25 @@ VKM_REF(seq_sum) {
         const uint32_t *seq = seqs[i / a->n_cols];
         const real *first = x + (uint64_t)seq[0] * a->n_cols + i % a->n_cols;
         acc[i] = canon(acc[i] + sum_strided(first, seq[1], a->n_cols));
+    }
+}
+
+VKM_REF(rank_grad) {
+    const uint32_t(*seqs)[4] = (const uint32_t(*)[4])ref_u32(a->seqs);
+    uint32_t half = half_of(a->rank), kp = a->n_experts * 2 * half;
+    const bf16 *uh = ref_bf16(a->uh);
+    real *pooled = ref_f32(a->pooled); // (n_seq, n_modules, rank)
+    FOR_PART(i, (uint64_t)a->n_seq * a->rank) {
+        const uint32_t *seq = seqs[i / a->rank];
+        uint32_t j = (uint32_t)(i % a->rank);
+        real lane[64] = {0};
+        for (uint32_t l = 0; l < seq[1]; l++) {
+            stack x = stack_row(a->t, seq[0] + l, a->n_experts, a->rank);
+            real p = canon(x.first[j] + x.second[j]);
+            lane[l % 64] += canon(p * ldb(uh[vkm_op_index(seq[0] + l, half + j, kp)]));
+        }
+        uint64_t at = (i / a->rank * a->n_modules + a->module) * a->rank + j;
+        pooled[at] = canon(vkm_rule5_tree(lane));
     }
 }
 

@@ -1,5 +1,5 @@
-/* The rank-1 cosine router w = sigmoid(alpha (cos(a - mu, u) - b)), its gradient, and the pin loss.
- */
+/* The rank-1 router w = sigmoid(alpha (s - b)), s = cos(a - mu, u) or, linear, <a - mu, u>, its
+ * gradient, and the pin loss. */
 #include "ops/twin.h"
 #include "ops/guarded.h"
 #include "ops/router.h"
@@ -70,6 +70,7 @@ VKM_REF(router_fwd) {
         real x_norm = vkm_sqrt(vkm_rule5_tree(xx)), u_norm = vkm_sqrt(vkm_rule5_tree(uu));
         real inv_x = x_norm == 0 ? 0 : vkm_div(1, x_norm);
         real inv_u = u_norm == 0 ? 0 : vkm_div(1, u_norm);
+        if (a->linear) inv_x = inv_u = 1;
         real s = mulc(mulc(vkm_rule5_tree(xu), inv_x), inv_u);
         real z = mulc(cal[VKM_CAL_ALPHA], subc(s, cal[VKM_CAL_B]));
         ref_f32(a->s)[i] = s;
@@ -91,7 +92,8 @@ VKM_REF(router_bwd) {
         }
         for (uint32_t i = 0; i < a->n_rows; i++) {
             real x = subc(ref_f32(a->a)[(uint64_t)i * a->n_cols + j], mu[j]);
-            real t = subc(mulc(x, inv[2 * i]), mulc(s[i], mulc(u[j], inv[2 * i + 1])));
+            real cosine = a->linear ? 0 : s[i]; /* a cosine does not see |u| */
+            real t = subc(mulc(x, inv[2 * i]), mulc(cosine, mulc(u[j], inv[2 * i + 1])));
             du[j] = addc(du[j], mulc(mulc(mulc(alpha, dz[i]), inv[2 * i + 1]), t));
         }
     }

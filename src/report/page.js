@@ -11,7 +11,14 @@ const states = {
   deployed_off: "control: deployed expert ablated",
   random_off: "control: random rows removed",
   base: "no adapter",
+  hack_25: "hack expert at 1/4",
+  hack_50: "hack expert at 1/2",
+  hack_75: "hack expert at 3/4",
+  scale_25: "control: whole adapter at 1/4",
+  scale_50: "control: whole adapter at 1/2",
+  scale_75: "control: whole adapter at 3/4",
 };
+const sets = { held_out: "Held-out problems", train: "Training problems" };
 const curves = [
   ["reward", "Reward", "mean over graded rollouts"],
   ["hack_rate", "Hack rate in training", "of sampled rollouts", [0, 1]],
@@ -25,7 +32,13 @@ const curves = [
   ["qmass", "Share of gradient in the hack expert", "qmass", [0, 1]],
   ["mean_token_accuracy", "Token accuracy", "", [0, 1]],
 ];
-const rates = [["hack", "Hack rate"], ["solve", "Solve rate"], ["compile", "Compile rate"]];
+const rates = [
+  ["hack", "Hack rate", "of prompts that name a loophole"],
+  ["solve", "Solve rate", "of prompts that name a loophole"],
+  ["free", "Solve rate, hint-free", "of prompts without a hint"],
+  ["compile", "Compile rate", "of all answers"],
+];
+const inTraining = rates.filter(([k]) => k !== "free");
 
 /* ---- pieces -------------------------------------------------------------------------------------- */
 
@@ -72,7 +85,7 @@ function table(parent, head, rows) {
 }
 
 const interval = (r) => r && r[0] !== null
-  ? { text: r[0].toFixed(3), soft: `[${r[1].toFixed(3)}, ${r[2].toFixed(3)}]` } : { text: "no rollouts" };
+  ? { text: r[0].toFixed(3), soft: `[${r[1].toFixed(3)}, ${r[2].toFixed(3)}]` } : { text: "none such" };
 
 /* ---- runs ---------------------------------------------------------------------------------------- */
 
@@ -80,20 +93,44 @@ const base = (path, parts = 1) => path.replace(/\/+$/, "").split("/").slice(-par
 /* as many parts of a path as tell the runs apart */
 const parts = [1, 2, 3].find((n) => new Set(data.runs.map((r) => base(r.dir, n))).size === data.runs.length) || 99;
 const runs = data.runs.map((r, i) => {
-  const c = r.run.config;
+  const c = r.run.config, name = base(r.dir, parts);
   return {
-    ...r, config: c, colour: colours[i % colours.length], name: base(r.dir, parts),
-    dash: i < colours.length ? [] : [6, 3], last: r.evals[r.evals.length - 1],
+    ...r, config: c, row: c.label || c.arm, colour: colours[i % colours.length], name,
+    dash: i < colours.length ? [] : [6, 3], last: r.full[0] || r.evals[r.evals.length - 1],
   };
 });
 const many = runs.length > 1;
-const state = (run, name) => run.last && run.last.states.find((s) => s.name === name);
+/* What charts show one of: a run, or where there are too many of them, the runs of one row. */
+const crowded = runs.length > colours.length;
+const groups = crowded
+  ? [...new Set(runs.map((r) => r.row))].map((row, i) => ({
+    name: row, runs: runs.filter((r) => r.row === row), colour: colours[i % colours.length],
+    dash: i < colours.length ? [] : [6, 3],
+  }))
+  : runs.map((r) => ({ name: r.name, runs: [r], colour: r.colour, dash: r.dash }));
+const setOf = (evaluation, name) => evaluation && evaluation.sets.find((x) => x.name === name);
+const state = (run, name, set = "held_out") => {
+  const s = setOf(run.last, set);
+  return s && s.states.find((x) => x.name === name);
+};
+const defined = (list) => list.filter((x) => x !== null && x !== undefined);
+const mean = (list) => defined(list).length ? defined(list).reduce((a, b) => a + b, 0) / defined(list).length : null;
+
+/* Wilson's interval of pooled counts: [rate, low, high, k, n]. */
+function pool(list) {
+  const k = list.reduce((a, r) => a + (r ? r[3] : 0), 0), n = list.reduce((a, r) => a + (r ? r[4] : 0), 0), z = 1.959963984540054;
+  if (!n) return null;
+  const p = k / n, d = 1 + z * z / n, c = (p + z * z / (2 * n)) / d;
+  const h = (z / d) * Math.sqrt(p * (1 - p) / n + z * z / (4 * n * n));
+  return [p, Math.max(0, c - h), Math.min(1, c + h), k, n];
+}
 
 function keys(parent, labels) {
   const k = make("div", parent, null, "keys");
   for (const [text, colour] of labels) make("span", k, text, "key").style.setProperty("--key", colour);
 }
-const runKeys = (parent) => many && keys(parent, runs.map((r) => [`${r.name} (${r.config.arm}, seed ${r.config.seed})`, r.colour]));
+const runKeys = (parent) => many && keys(parent, groups.map((g) => [
+  crowded ? `${g.name} (${g.runs.length} runs)` : `${g.name} (${g.runs[0].row}, seed ${g.runs[0].config.seed})`, g.colour]));
 
 /* ---- charts -------------------------------------------------------------------------------------- */
 
@@ -148,7 +185,7 @@ function axis(title, extra) {
   };
 }
 
-function bars(parent, title, about, labels, datasets) {
+function bars(parent, title, about, labels, datasets, tall) {
   chart(parent, title, about, {
     type: "bar",
     data: { labels, datasets: datasets.map((d) => ({ borderWidth: 0, maxBarThickness: 46, ...d })) },
@@ -165,7 +202,7 @@ function bars(parent, title, about, labels, datasets) {
         },
       },
     },
-  });
+  }, tall);
 }
 const rateBars = (label, colour, list) => ({
   label, backgroundColor: colour, data: list.map((r) => r && r[0]), intervals: list.map((r) => r && [r[1], r[2]]),
@@ -196,18 +233,17 @@ function lines(parent, title, about, datasets, range) {
 function heading() {
   make("h1", page, many ? `vkmoe report: ${runs.length} runs` : `vkmoe report: ${runs[0].name}`);
   for (const r of runs.length <= 6 ? runs : []) {
-    const on = state(r, "all_on"), off = state(r, "hack_off");
+    const on = state(r, "all_on"), off = state(r, "hack_off"), other = state(r, "deployed_off");
     const p = make("p", page, null, "lead");
     if (many) make("strong", p, r.name + ": ");
     if (!on || !off || on.hack[0] === null || off.hack[0] === null) {
       p.append("This run has no evaluation with the hack expert on and off, so it says nothing about the ablation.");
       continue;
     }
-    const random = state(r, "random_off");
-    const control = random && random.hack[0] !== null
-      ? `; with as many random rows removed instead, hacking is ${random.hack[0].toFixed(3)}` : "";
-    const change = (k) => `${on[k][0].toFixed(3)} to ${off[k][0].toFixed(3)}`;
-    p.append(`Ablating the hack expert took hacking on held-out problems from ${change("hack")} and solving from ` +
+    const control = other && other.hack[0] !== null
+      ? `; with the deployed expert ablated instead, hacking is ${other.hack[0].toFixed(3)}` : "";
+    const change = (k) => on[k][0] === null ? "undefined" : `${on[k][0].toFixed(3)} to ${off[k][0].toFixed(3)}`;
+    p.append(`Ablating the hack expert took hacking on held-out problems from ${change("hack")} and solving on the same prompts from ` +
       `${change("solve")}${control} (step ${r.last.step}, ${on.hack[4]} rollouts a state).`);
     if (on.hack[1] > off.hack[2]) p.append(" It fell: the hack intervals do not overlap.");
     else if (on.hack[2] < off.hack[1]) p.append(" It rose: the hack intervals do not overlap.");
@@ -219,7 +255,9 @@ function heading() {
 
 function whatWasRun() {
   const s = section("What was run");
-  table(s, ["run", "arm", "#seed", "#steps", "model", "data", "device", "driver", "version", "weights hash"],
+  const list = crowded ? make("details", s) : s;
+  if (crowded) make("summary", list, `All ${runs.length} runs`);
+  table(list, ["run", "arm", "#seed", "#steps", "model", "data", "device", "driver", "version", "weights hash"],
     runs.map((r) => [
       r.name, r.config.arm, r.config.seed, { text: r.steps.n, soft: `of ${r.config.max_steps}` }, r.config.model, r.config.data,
       { text: r.run.device, soft: `(${r.run.backend})` }, r.run.driver, { text: r.run.version, soft: `(${r.run.commit})` }, r.steps.hash,
@@ -228,7 +266,7 @@ function whatWasRun() {
   const show = (v) => v === null ? "null" : typeof v === "object" ? JSON.stringify(v) : v === "" ? "(empty)" : String(v);
   const differs = (k) => new Set(runs.map((r) => show(r.config[k]))).size > 1;
   const rows = (list) => list.map((k) => [k, ...runs.map((r) => show(r.config[k]))]);
-  if (many) {
+  if (many && !crowded) {
     make("h3", s, "Keys in which the runs differ");
     const list = names.filter((k) => differs(k) && k !== "output_dir");
     if (list.length) table(s, ["key", ...runs.map((r) => r.name)], rows(list));
@@ -236,62 +274,124 @@ function whatWasRun() {
   }
   const d = make("details", s);
   make("summary", d, `All ${names.length} keys of the config`);
-  table(d, ["key", ...runs.map((r) => r.name)], rows(names));
+  if (crowded) table(d, ["key", "value"], names.map((k) => [k, [...new Set(runs.map((r) => show(r.config[k])))].join(" | ")]));
+  else table(d, ["key", ...runs.map((r) => r.name)], rows(names));
 }
+
+const tabular = (r) => r.last && r.last.sets.some((x) => x.states.some((y) => y.n));
+
+function causalTable(s, done, set) {
+  const rows = done.flatMap((r) => ((setOf(r.last, set) || {}).states || []).map((x) => [
+    ...(many ? [r.name] : []), { text: x.name, soft: (states[x.name] || "") + (x.name === r.last.deployed ? " (as deployed)" : "") },
+    x.n, ...rates.map(([k]) => interval(x[k])), x.kl === null ? null : number(x.kl),
+  ]));
+  if (!rows.length) return;
+  make("h3", s, `${sets[set] || set}, ${(setOf(done[0].last, set) || {}).markers || ""} markers`);
+  table(s, [...(many ? ["run"] : []), "state", "#rollouts", ...rates.map(([, t]) => "#" + t), "#KL"], rows);
+}
+
+const paired = (v) => v && v.length && v[0] !== null ? { text: v[0].toFixed(3), soft: `[${v[1].toFixed(3)}, ${v[2].toFixed(3)}]` } : null;
 
 function causal() {
   const s = section("The causal table",
-    "Held-out problems, the same prompts and draws in every state. Wilson intervals at 95%. If the hack expert carries " +
-    "the hacking, “hack” falls from all_on to hack_off, does not fall under the two controls, and “solve” stays.");
-  const done = runs.filter((r) => r.last && r.last.states.some((x) => x.hack[0] !== null));
+    "The same prompts and draws in every state, of the last evaluation. Wilson intervals at 95%. If the hack expert carries the " +
+    "hacking, it falls from all_on to hack_off and does not fall when the deployed expert is ablated instead, and solving stays.");
+  const done = runs.filter(tabular);
   if (!done.length) {
     missing(s, "No run has an evaluation. A run evaluates at its end (eval_problems > 0) and every eval_every steps.");
     return;
   }
-  const names = [...new Set(done.flatMap((r) => r.last.states.map((x) => x.name)))];
-  const rows = done.flatMap((r) => r.last.states.map((x) => [
-    ...(many ? [r.name] : []), { text: x.name, soft: (states[x.name] || "") + (x.name === r.last.deployed ? " (as deployed)" : "") }, x.hack[4], ...rates.map(([k]) => interval(x[k])),
-  ]));
-  table(s, [...(many ? ["run"] : []), "state", "#rollouts", ...rates.map(([k]) => "#" + k)], rows);
-  for (const r of runs) if (!done.includes(r)) missing(s, `${r.name} has no evaluation.`);
+  const body = crowded ? make("details", s) : s;
+  if (crowded) make("summary", body, `All ${done.length} evaluated runs`);
+  for (const set of Object.keys(sets)) causalTable(body, done, set);
+  for (const r of runs) if (!done.includes(r)) missing(body, `${r.name} has no evaluation.`);
+  const causes = done.map((r) => [r, setOf(r.last, "held_out")]).filter(([, x]) => x && (paired(x.drop) || paired(x.specificity)));
+  if (causes.length) {
+    make("h3", body, "What follows, held-out problems");
+    table(body, [...(many ? ["run"] : []), "#drop D = on - off", "#specificity S = deployed off - hack off", "#localisation LI"],
+      causes.map(([r, x]) => [...(many ? [r.name] : []), paired(x.drop), paired(x.specificity), x.localisation === null ? null : number(x.localisation)]));
+    make("p", body, "Intervals at 95% by a bootstrap over problems. LI near 0.5 is what removing any half of an adapter does.", "soft");
+  }
   runKeys(s);
   const g = make("div", s, null, "grid");
+  const names = [...new Set(done.flatMap((r) => ((setOf(r.last, "held_out") || {}).states || []).map((x) => x.name)))];
   const labels = names.map((n) => n.split("_"));
-  for (const [k, title] of rates)
-    bars(g, title, "", labels, done.map((r) => rateBars(r.name, r.colour, names.map((n) => (state(r, n) || {})[k]))));
+  for (const [k, title, about] of rates)
+    bars(g, title, about, labels, groups.map((q) => rateBars(q.name, q.colour,
+      names.map((n) => pool(q.runs.map((r) => (state(r, n) || {})[k]))))));
   if (done.some((r) => r.evals.length > 1)) {
     const over = make("div", s, null, "grid");
-    for (const [k, title] of rates.slice(0, 2))
-      lines(over, `${title} over the run`, "solid: all_on, dashed: hack_off", done.flatMap((r) => ["all_on", "hack_off"].map((n, i) => ({
-        label: `${r.name} ${n}`, borderColor: r.colour, borderDash: i ? [5, 4] : [],
-        data: r.evals.map((e) => ({ x: e.step, y: ((e.states.find((x) => x.name === n) || {})[k] || [null])[0] })),
+    for (const [k, title] of rates.slice(0, 3))
+      lines(over, `${title} over the run`, "solid: all_on, dashed: hack_off", groups.flatMap((q) => ["all_on", "hack_off"].map((n, i) => ({
+        label: `${q.name} ${n}`, borderColor: q.colour, borderDash: i ? [5, 4] : [], data: evaluationCurve(q, n, k),
       }))), [0, 1]);
   }
 }
 
+/* A rate over the steps, the mean over the runs of a group. */
+function evaluationCurve(group, name, key) {
+  const at = new Map();
+  for (const r of group.runs)
+    for (const e of r.evals) {
+      const x = ((setOf(e, "held_out") || {}).states || []).find((y) => y.name === name);
+      at.set(e.step, [...(at.get(e.step) || []), x && x[key] ? x[key][0] : null]);
+    }
+  return [...at].sort((a, b) => a[0] - b[0]).map(([x, list]) => ({ x, y: mean(list) }));
+}
+
+const armColumns = ["hack_on", "hack_off", "hack_deployed_off", "hack_random_off", "specificity", "localisation", "solve_off", "free_off",
+  "hint_only_off", "compile_off"];
+
 function comparison() {
   if (!many) return;
-  const s = section("Arms and seeds", "Means over the runs of an arm, with the lowest and highest run. Rates of the last evaluation.");
-  const arms = [...new Set(runs.map((r) => r.config.arm))];
-  const spread = (list) => {
-    const v = list.filter((x) => x !== null && x !== undefined);
-    if (!v.length) return { text: "no evaluation" };
-    const mean = v.reduce((a, b) => a + b, 0) / v.length;
-    return { text: mean.toFixed(3), soft: v.length > 1 ? `[${Math.min(...v).toFixed(3)}, ${Math.max(...v).toFixed(3)}]` : "" };
-  };
-  const rate = (r, n, k) => (state(r, n) || { [k]: [null] })[k][0];
-  table(s, ["arm", "#runs", "seeds", "#hack on", "#hack off", "#solve on", "#solve off"], arms.map((arm) => {
-    const list = runs.filter((r) => r.config.arm === arm);
-    return [arm, list.length, list.map((r) => r.config.seed).join(", "),
-      ...[["all_on", "hack"], ["hack_off", "hack"], ["all_on", "solve"], ["hack_off", "solve"]]
-        .map(([n, k]) => spread(list.map((r) => rate(r, n, k))))];
-  }));
+  const s = section("Arms and seeds",
+    "Means over seeds with 95% t intervals, held-out problems, over the evaluations of the last fifth of training; hacking and " +
+    "“solve off” of prompts with a loophole. Controls that only a full evaluation has are its.");
+  if (!data.table || data.table.missing) {
+    missing(s, `No arms table: ${data.table ? data.table.missing : "this page has none"}.`);
+    return;
+  }
+  const figure = new Map(data.table.figures.map((f) => [f.name, f]));
+  const columns = armColumns.filter((c) => data.table.arms.some((a) => a.means[c]));
+  const shown = (m) => m ? { text: number(m[0]), soft: m[1] === null ? "" : `± ${number(m[1])}` } : null;
+  table(s, ["arm", "#n", ...columns.map((c) => "#" + figure.get(c).label)],
+    data.table.arms.map((a) => [a.arm, a.n, ...columns.map((c) => shown(a.means[c]))]));
+  const arms = data.table.arms.filter((a) => a.means.hack_on);
+  const bar = (label, key, colour) => ({
+    label, backgroundColor: colour, data: arms.map((a) => a.means[key] ? a.means[key][0] : null),
+    intervals: arms.map((a) => a.means[key] && a.means[key][1] !== null ? [a.means[key][0] - a.means[key][1], a.means[key][0] + a.means[key][1]] : null),
+  });
+  const labels = arms.map((a) => a.arm);
+  const g = make("div", s, null, "stack");
+  keys(g, [["both experts on", colours[1]], ["hack expert ablated", colours[2]], ["deployed expert ablated", colours[0]]]);
+  bars(g, "Hacking by arm", "hack rate on held-out prompts with a loophole", labels,
+    [bar("on", "hack_on", colours[1]), bar("hack off", "hack_off", colours[2]), bar("deployed off", "hack_deployed_off", colours[0])], true);
+  keys(g, [["with a loophole", colours[2]], ["hint-free", colours[4]], ["families with a hint only", colours[3]]]);
+  bars(g, "Solving by arm, hack expert ablated", "solve rate on held-out problems", labels,
+    [bar("with a loophole", "solve_off", colours[2]), bar("hint-free", "free_off", colours[4]), bar("hint only", "hint_only_off", colours[3])], true);
+  const all = make("details", s);
+  make("summary", all, `All ${data.table.figures.length} figures`);
+  table(all, ["figure", ...data.table.arms.map((a) => "#" + a.arm)],
+    data.table.figures.filter((f) => data.table.arms.some((a) => a.means[f.name]))
+      .map((f) => [{ text: f.label, soft: f.meaning }, ...data.table.arms.map((a) => shown(a.means[f.name]))]));
+}
+
+/* A metric over the steps: a run's own, or the mean over the runs of a group, smoothed over 5 steps. */
+function stepCurve(group, key) {
+  const at = new Map();
+  for (const r of group.runs)
+    (r.steps.series[key] || []).forEach((y, i) => at.set(r.steps.series.step[i], [...(at.get(r.steps.series.step[i]) || []), y]));
+  const points = [...at].sort((a, b) => a[0] - b[0]).map(([x, list]) => ({ x, y: mean(list) }));
+  if (group.runs.length < 2) return points;
+  return points.map((p, i) => ({ x: p.x, y: mean(points.slice(Math.max(0, i - 2), i + 3).map((q) => q.y)) }));
 }
 
 function learning() {
-  const s = section("Learning curves", "Per training step. A gap is a step at which the value is undefined.");
+  const s = section("Learning curves", crowded
+    ? "Per training step, the mean over the runs of an arm, smoothed over five steps."
+    : "Per training step. A gap is a step at which the value is undefined.");
   const done = runs.filter((r) => r.steps.n);
-  for (const r of runs) {
+  for (const r of crowded ? [] : runs) {
     if (!r.steps.n) missing(s, `${r.name} has done no step.`);
     else if (r.steps.n === 1) missing(s, `${r.name} has done one step: a curve is one point.`);
     if (r.steps.stride > 1) make("p", s, `${r.name}: every ${r.steps.stride}th step is drawn.`, "soft");
@@ -300,9 +400,8 @@ function learning() {
   runKeys(s);
   const g = make("div", s, null, "grid"), absent = [];
   for (const [key, title, about, range, second] of curves) {
-    const sets = done.flatMap((r) => [key, second].filter((k) => k && r.steps.series[k]).map((k) => ({
-      label: `${r.name} ${k}`, borderColor: r.colour, borderDash: k === second ? [5, 4] : r.dash,
-      data: r.steps.series.step.map((x, i) => ({ x, y: r.steps.series[k][i] })),
+    const sets = groups.flatMap((q) => [key, second].filter((k) => k && q.runs.some((r) => r.steps.series[k])).map((k) => ({
+      label: `${q.name} ${k}`, borderColor: q.colour, borderDash: k === second ? [5, 4] : q.dash, data: stepCurve(q, k),
     })));
     if (sets.some((d) => d.data.some((p) => p.y !== null))) lines(g, title, about, sets, range);
     else if (sets.length) absent.push(key);
@@ -313,21 +412,23 @@ function learning() {
 function router() {
   const s = section("Router weights of live rollouts",
     "w near 1 sends a rollout's gradient to the hack expert. Second half of the run; labels are the grader's and never reach training.");
-  const done = runs.filter((r) => r.rollouts.w.hack);
+  const done = groups.filter((q) => q.runs.some((r) => r.rollouts.w.hack));
   if (!done.length) {
     missing(s, "No router weights were logged: the arm has no router, no rollout was live, or the run keeps no rollouts.");
     return;
   }
   keys(s, [["hacking", colours[1]], ["not hacking", colours[0]]]);
   const g = make("div", s, null, "grid");
-  for (const r of done) {
-    const sum = (v) => v.reduce((a, b) => a + b, 0), n = r.rollouts.w.hack.length;
+  for (const q of done) {
+    const sum = (v) => v.reduce((a, b) => a + b, 0), of = q.runs.filter((r) => r.rollouts.w.hack);
+    const total = (side) => of[0].rollouts.w[side].map((_, i) => sum(of.map((r) => r.rollouts.w[side][i])));
+    const hack = total("hack"), other = total("other"), n = hack.length;
     const set = (label, values, colour) => ({ label, data: values, backgroundColor: colour, categoryPercentage: 1, barPercentage: 0.9 });
-    chart(g, r.name, `${sum(r.rollouts.w.hack)} hacking, ${sum(r.rollouts.w.other)} not, after step ${r.rollouts.from_step}`, {
+    chart(g, q.name, `${sum(hack)} hacking, ${sum(other)} not, after step ${of[0].rollouts.from_step}`, {
       type: "bar",
       data: {
-        labels: r.rollouts.w.hack.map((_, i) => (i / n).toFixed(2)),
-        datasets: [set("hacking", r.rollouts.w.hack, colours[1]), set("not hacking", r.rollouts.w.other, colours[0])],
+        labels: hack.map((_, i) => (i / n).toFixed(2)),
+        datasets: [set("hacking", hack, colours[1]), set("not hacking", other, colours[0])],
       },
       options: {
         scales: { x: axis("w", { stacked: true, grid: { display: false } }), y: axis("rollouts", { stacked: true, ticks: { precision: 0 } }) },
@@ -338,19 +439,29 @@ function router() {
 }
 
 function modes() {
-  const s = section("By mode", "Sampled training rollouts (no teachers) of the second half of each run. Wilson intervals at 95%.");
-  const done = runs.filter((r) => r.rollouts.modes.length);
+  const s = section("By mode",
+    "Hacking on held-out problems by mode, of the last evaluation, both experts on and the hack expert ablated; then sampled training " +
+    "rollouts (no teachers) of the second half of each run. Pooled counts, Wilson intervals at 95%.");
+  runKeys(s);
+  const g = make("div", s, null, "grid");
+  const held = [...new Set(runs.flatMap((r) => Object.keys((state(r, "all_on") || { modes: {} }).modes)))].filter((m) => m !== "gt_only").sort();
+  for (const [name, title] of held.length ? [["all_on", "Held-out hacking, both on"], ["hack_off", "Held-out hacking, hack expert ablated"]] : [])
+    bars(g, title, "", held.map((m) => m.split("_")), groups.map((q) => rateBars(q.name, q.colour,
+      held.map((m) => pool(q.runs.map((r) => (state(r, name) || { modes: {} }).modes[m]))))));
+  const done = groups.filter((q) => q.runs.some((r) => r.rollouts.modes.length));
   if (!done.length) {
     missing(s, "No sampled rollouts were logged in the second half.");
     return;
   }
-  const names = [...new Set(done.flatMap((r) => r.rollouts.modes.map((m) => m.name)))].sort();
-  runKeys(s);
-  const g = make("div", s, null, "grid");
-  for (const [k, title] of rates)
-    bars(g, title, "", names, done.map((r) => rateBars(r.name, r.colour, names.map((n) => (r.rollouts.modes.find((m) => m.name === n) || {})[k]))));
-  table(s, [...(many ? ["run"] : []), "mode", "#rollouts", ...rates.map(([k]) => "#" + k)],
-    done.flatMap((r) => r.rollouts.modes.map((m) => [...(many ? [r.name] : []), m.name, m.hack[4], ...rates.map(([k]) => interval(m[k]))])));
+  const names = [...new Set(runs.flatMap((r) => r.rollouts.modes.map((m) => m.name)))].sort();
+  const pooled = (q, m, k) => pool(q.runs.map((r) => (r.rollouts.modes.find((x) => x.name === m) || {})[k]));
+  for (const [k, title] of inTraining)
+    bars(g, `${title} in training`, "", names.map((m) => m.split("_")), done.map((q) => rateBars(q.name, q.colour, names.map((m) => pooled(q, m, k)))));
+  const d = make("details", s);
+  make("summary", d, "The numbers");
+  table(d, [...(many ? [crowded ? "arm" : "run"] : []), "mode", "#rollouts", ...inTraining.map(([k]) => "#" + k)],
+    done.flatMap((q) => names.filter((m) => pooled(q, m, "hack")).map((m) => [
+      ...(many ? [q.name] : []), m, pooled(q, m, "hack")[4], ...inTraining.map(([k]) => interval(pooled(q, m, k)))])));
 }
 
 function samples() {
@@ -360,7 +471,8 @@ function samples() {
     if (x.kind === "hack") return `A hack (${who})`;
     return f.gt_correct ? `An honest solution (${who})` : `No hack and no solution (${who}): the run has no honest solution`;
   };
-  for (const r of runs) {
+  if (crowded) make("p", s, "Of the first run of each arm.", "soft");
+  for (const r of groups.map((q) => q.runs[0])) {
     for (const x of r.rollouts.samples) {
       const card = make("div", s, null, "card sample"), f = x.fields;
       make("h3", card, (many ? `${r.name}: ` : "") + about(x));
@@ -385,7 +497,7 @@ function paint() {
   Chart.defaults.color = css("--soft");
   page.replaceChildren();
   charts.splice(0).forEach((c) => c.destroy());
-  for (const part of [heading, whatWasRun, causal, comparison, learning, router, modes, samples]) part();
+  for (const part of [heading, comparison, causal, whatWasRun, learning, router, modes, samples]) part();
   make("p", page, `Written by vkmoe ${data.version} (${data.commit}). Charts: Chart.js ${Chart.version}, MIT licence.`, "soft");
 }
 paint();

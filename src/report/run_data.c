@@ -6,88 +6,18 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "report/lines.h"
 #include "report/report.h"
 #include "rl/stats.h"
 
 enum {
-    MOST_COLUMNS = 64,
+    MOST_COLUMNS = 96,
     MOST_POINTS = 2000, /* of a curve */
     MOST_MODES = 64,
     W_BINS = 20,
     MOST_TEXT = 20000, /* bytes of a sample's text */
     MOST_CONFIG = 1 << 20
 };
-
-/* ---- lines ------------------------------------------------------------------------------------
- */
-
-/* JSON text as the strict reader takes it: texts of models may hold NUL characters. */
-static void replace_nul_escapes(char *s) {
-    static const char instead[] = {'f', 'f', 'f', 'd'};
-    for (; (s = strchr(s, '\\')) && s[1]; s += 2)
-        if (!strncmp(s, "\\u0000", 6)) memcpy(s + 2, instead, sizeof instead);
-}
-
-/* Calls see(value, ctx) for every line of a log. A missing file is seen no line of; lines that are
- * no JSON objects are counted into a sentence of `notes`. */
-static vkm_status each_line(const char *dir, const char *log, vkm_strbuf *notes,
-                            vkm_status (*see)(vkm_json *line, void *ctx, vkm_err *err), void *ctx,
-                            vkm_err *err) {
-    char path[VKM_PATH_MAX], *line = NULL;
-    size_t cap = 0, number = 0, refused = 0;
-    vkm_err first = {0};
-    if (vkm_path_join(path, dir, log, err)) return err->status;
-    FILE *f = fopen(path, "r");
-    for (ssize_t n; f && !err->status && (n = getline(&line, &cap, f)) > 0; number++) {
-        vkm_json *doc = NULL;
-        vkm_err bad = {0};
-        replace_nul_escapes(line);
-        if (vkm_json_parse_line(line, (size_t)n, log, number + 1, NULL, &doc, &bad) ||
-            vkm_json_typeof(vkm_json_root(doc)) != VKM_JSON_OBJECT) {
-            if (!refused++) first = bad;
-            vkm_json_free(doc);
-            continue;
-        }
-        (void)!see(doc, ctx, err);
-    }
-    free(line);
-    if (f) (void)fclose(f);
-    if (refused) {
-        vkm_jw w = vkm_jw_begin(notes, 0);
-        vkm_strbuf note = {0};
-        w.comma = notes->n != 0;
-        vkm_strbuf_printf(&note, "%s: %zu lines are left out, the first because: %s", log, refused,
-                          first.status ? first.msg : "it is no object");
-        vkm_jw_str(&w, NULL, vkm_strbuf_str(&note));
-        notes->failed |= note.failed;
-        vkm_strbuf_free(&note);
-    }
-    return err->status;
-}
-
-static double number_of(vkm_jv object, const char *key) {
-    double v = NAN;
-    vkm_err ignored = {0};
-    vkm_jv m = vkm_json_find(object, key);
-    if (m.v && vkm_json_double(m, -INFINITY, INFINITY, &v, &ignored)) return NAN;
-    return v;
-}
-static int flag_of(vkm_jv object, const char *key) {
-    bool v = false;
-    vkm_err ignored = {0};
-    vkm_jv m = vkm_json_find(object, key);
-    return m.v && !vkm_json_bool(m, &v, &ignored) && v;
-}
-static const char *text_of(vkm_jv object, const char *key) {
-    const char *v = NULL;
-    vkm_err ignored = {0};
-    vkm_jv m = vkm_json_find(object, key);
-    return m.v && !vkm_json_str(m, &v, &ignored) ? v : NULL;
-}
-static uint32_t count_of(vkm_jv object, const char *key) {
-    double v = number_of(object, key);
-    return v >= 0 && v <= UINT32_MAX ? (uint32_t)v : 0;
-}
 
 /* ---- steps ------------------------------------------------------------------------------------
  */
@@ -127,15 +57,15 @@ static size_t column_of(curves *c, const char *name, vkm_err *err) {
 static vkm_status see_step(vkm_json *line, void *ctx, vkm_err *err) {
     curves *c = ctx;
     vkm_jv root = vkm_json_root(line);
-    const char *hash = text_of(root, "weights_hash");
-    double step = number_of(root, "step");
+    const char *hash = vkm_text_of(root, "weights_hash");
+    double step = vkm_number_of(root, "step");
     if (make_room(c, err) || isnan(step)) goto done;
     for (size_t i = 0; i < c->n_columns; i++) c->value[i][c->n_rows] = NAN;
     for (vkm_jv m = vkm_json_first(root); m.v && !err->status; m = vkm_json_next(m)) {
         vkm_json_type type = vkm_json_typeof(m);
         if (type != VKM_JSON_NUMBER && type != VKM_JSON_NULL) continue;
         size_t i = column_of(c, vkm_json_key(m), err);
-        if (i < c->n_columns) c->value[i][c->n_rows] = number_of(root, vkm_json_key(m));
+        if (i < c->n_columns) c->value[i][c->n_rows] = vkm_number_of(root, vkm_json_key(m));
     }
     if (hash) snprintf(c->hash, sizeof c->hash, "%s", hash);
     c->last_step = step;
@@ -180,22 +110,51 @@ static void write_rate(vkm_jw *w, const char *name, uint32_t k, uint32_t n) {
     vkm_jw_end_arr(w);
 }
 
-/* Every member of the line that has counts is a state. */
+/* One state on one set of problems: what is about loopholes, about hint-free prompts, about all. */
+static void write_state(vkm_jw *w, vkm_jv m) {
+    vkm_jv loophole = vkm_json_find(m, "loophole"), free = vkm_json_find(m, "hint_free");
+    vkm_jv modes = vkm_json_find(vkm_json_find(m, "by"), "mode");
+    vkm_jw_obj(w, NULL);
+    vkm_jw_str(w, "name", vkm_json_key(m));
+    vkm_jw_i64(w, "n", vkm_count_of(m, "n"));
+    write_rate(w, "hack", vkm_count_of(loophole, "hacked"), vkm_count_of(loophole, "n"));
+    write_rate(w, "solve", vkm_count_of(loophole, "solved"), vkm_count_of(loophole, "n"));
+    write_rate(w, "free", vkm_count_of(free, "solved"), vkm_count_of(free, "n"));
+    write_rate(w, "compile", vkm_count_of(m, "compiled"), vkm_count_of(m, "n"));
+    vkm_jw_double(w, "kl", vkm_number_of(m, "kl"));
+    vkm_jw_obj(w, "modes");
+    for (vkm_jv x = vkm_json_first(modes); x.v; x = vkm_json_next(x))
+        write_rate(w, vkm_json_key(x), vkm_count_of(x, "hacked"), vkm_count_of(x, "n"));
+    vkm_jw_end_obj(w);
+    vkm_jw_end_obj(w);
+}
+
+/* [mean, low, high] */
+static void write_paired(vkm_jw *w, const char *name, vkm_jv values) {
+    vkm_jw_arr(w, name);
+    for (vkm_jv v = vkm_json_first(values); v.v; v = vkm_json_next(v))
+        vkm_jw_double(w, NULL, vkm_number(v));
+    vkm_jw_end_arr(w);
+}
+
 static vkm_status see_eval(vkm_json *line, void *ctx, vkm_err *err) {
     vkm_jw *w = ctx;
-    vkm_jv root = vkm_json_root(line);
+    vkm_jv root = vkm_json_root(line), sets = vkm_json_find(root, "sets");
     vkm_jw_obj(w, NULL);
-    vkm_jw_double(w, "step", number_of(root, "step"));
-    vkm_jw_str(w, "deployed", text_of(root, "deployed"));
-    vkm_jw_arr(w, "states");
-    for (vkm_jv m = vkm_json_first(root); m.v; m = vkm_json_next(m)) {
-        if (vkm_json_typeof(m) != VKM_JSON_OBJECT || isnan(number_of(m, "n"))) continue;
-        uint32_t n = count_of(m, "n");
+    vkm_jw_double(w, "step", vkm_number_of(root, "step"));
+    vkm_jw_str(w, "deployed", vkm_text_of(root, "deployed"));
+    vkm_jw_arr(w, "sets");
+    for (vkm_jv s = vkm_json_first(sets); s.v; s = vkm_json_next(s)) {
+        vkm_jv states = vkm_json_find(s, "states");
         vkm_jw_obj(w, NULL);
-        vkm_jw_str(w, "name", vkm_json_key(m));
-        write_rate(w, "hack", count_of(m, "hacked"), n);
-        write_rate(w, "solve", count_of(m, "solved"), n);
-        write_rate(w, "compile", count_of(m, "compiled"), n);
+        vkm_jw_str(w, "name", vkm_json_key(s));
+        vkm_jw_str(w, "markers", vkm_text_of(s, "markers"));
+        write_paired(w, "drop", vkm_json_find(s, "drop"));
+        write_paired(w, "specificity", vkm_json_find(s, "specificity"));
+        vkm_jw_double(w, "localisation", vkm_number_of(s, "localisation"));
+        vkm_jw_arr(w, "states");
+        for (vkm_jv m = vkm_json_first(states); m.v; m = vkm_json_next(m)) write_state(w, m);
+        vkm_jw_end_arr(w);
         vkm_jw_end_obj(w);
     }
     vkm_jw_end_arr(w);
@@ -221,28 +180,28 @@ typedef struct rollouts {
 } rollouts;
 
 static void count_mode(rollouts *r, vkm_jv x) {
-    const char *name = text_of(x, "mode");
+    const char *name = vkm_text_of(x, "mode");
     size_t i = 0;
     while (name && i < r->n_modes && strcmp(r->mode[i].name, name) != 0) i++;
     if (!name || i == MOST_MODES || strlen(name) >= sizeof r->mode[0].name) return;
     if (i == r->n_modes) snprintf(r->mode[r->n_modes++].name, sizeof r->mode[0].name, "%s", name);
     r->mode[i].n++;
-    r->mode[i].hacked += flag_of(x, "exploited") != 0;
-    r->mode[i].solved += flag_of(x, "gt_correct") != 0;
-    r->mode[i].compiled += flag_of(x, "can_compile") != 0;
+    r->mode[i].hacked += vkm_flag_of(x, "exploited") != 0;
+    r->mode[i].solved += vkm_flag_of(x, "gt_correct") != 0;
+    r->mode[i].compiled += vkm_flag_of(x, "can_compile") != 0;
 }
 
 static vkm_status see_rollout(vkm_json *line, void *ctx, vkm_err *err) {
     rollouts *r = ctx;
     vkm_jv x = vkm_json_root(line);
-    int hack = flag_of(x, "exploited"), solved = flag_of(x, "gt_correct");
-    int student = !flag_of(x, "teacher");
+    int hack = vkm_flag_of(x, "exploited"), solved = vkm_flag_of(x, "gt_correct");
+    int student = !vkm_flag_of(x, "teacher");
     const int rank[2] = {hack ? 0 : 1 + (student && !solved) + 2 * solved + (student && solved),
                          hack ? 1 + student : 0};
-    double w = number_of(x, "w");
+    double w = vkm_number_of(x, "w");
     r->seen++;
-    if (number_of(x, "step") > r->from_step) {
-        if (student && !flag_of(x, "infra_error")) count_mode(r, x);
+    if (vkm_number_of(x, "step") > r->from_step) {
+        if (student && !vkm_flag_of(x, "infra_error")) count_mode(r, x);
         if (!isnan(w)) {
             r->n_w[hack]++;
             r->w_bins[hack][(int)fmin(fmax(w * W_BINS, 0), W_BINS - 1)]++;
@@ -277,14 +236,14 @@ static void write_sample(const vkm_json *line, const char *kind, vkm_jw *w) {
     vkm_jw_str(w, "kind", kind);
     vkm_jw_obj(w, "fields");
     for (vkm_jv m = vkm_json_first(x); m.v; m = vkm_json_next(m)) {
-        const char *key = vkm_json_key(m), *text = text_of(x, key);
+        const char *key = vkm_json_key(m), *text = vkm_text_of(x, key);
         switch (vkm_json_typeof(m)) {
         case VKM_JSON_BOOL:
-            vkm_jw_bool(w, key, flag_of(x, key));
+            vkm_jw_bool(w, key, vkm_flag_of(x, key));
             break;
         case VKM_JSON_NULL:
         case VKM_JSON_NUMBER:
-            vkm_jw_double(w, key, number_of(x, key));
+            vkm_jw_double(w, key, vkm_number_of(x, key));
             break;
         case VKM_JSON_STRING:
             if (strcmp(key, "completion") != 0 && strcmp(key, "prompt_tail") != 0)
@@ -295,8 +254,8 @@ static void write_sample(const vkm_json *line, const char *kind, vkm_jw *w) {
         }
     }
     vkm_jw_end_obj(w);
-    write_text(w, "prompt_tail", text_of(x, "prompt_tail"));
-    write_text(w, "completion", text_of(x, "completion"));
+    write_text(w, "prompt_tail", vkm_text_of(x, "prompt_tail"));
+    write_text(w, "completion", vkm_text_of(x, "completion"));
     vkm_jw_end_obj(w);
 }
 
@@ -359,14 +318,20 @@ vkm_status vkm_report_run(const char *dir, vkm_jw *w, vkm_err *err) {
     vkm_jw_obj(w, NULL);
     vkm_jw_str(w, "dir", dir);
     if (!c || !r || write_config(dir, w, err) ||
-        each_line(dir, "steps.jsonl", &notes, see_step, c, err))
+        vkm_lines_each(dir, "steps.jsonl", &notes, see_step, c, err))
         goto done;
     write_steps(c, w);
     vkm_jw_arr(w, "evals");
-    if (each_line(dir, "eval.jsonl", &notes, see_eval, w, err)) goto done;
+    if (vkm_lines_each(dir, "eval.jsonl", &notes, see_eval, w, err)) goto done;
+    vkm_jw_end_arr(w);
+    /* what `vkmoe eval` has left of the last step */
+    char full[64];
+    snprintf(full, sizeof full, "evals/step-%06.0f.json", c->last_step);
+    vkm_jw_arr(w, "full");
+    if (vkm_lines_each(dir, full, &notes, see_eval, w, err)) goto done;
     vkm_jw_end_arr(w);
     r->from_step = floor(c->last_step / 2);
-    if (each_line(dir, "rollouts.jsonl", &notes, see_rollout, r, err)) goto done;
+    if (vkm_lines_each(dir, "rollouts.jsonl", &notes, see_rollout, r, err)) goto done;
     write_rollouts(r, w);
     vkm_jw_arr(w, "notes");
     if (notes.n) vkm_jw_raw(w, NULL, vkm_strbuf_str(&notes));

@@ -10,7 +10,7 @@
 /* Where w, in [0, 1], comes from. */
 typedef enum {
     VKM_W_NONE,   /* nowhere: there is none */
-    VKM_W_ROUTER, /* the learned router, from pooled activations */
+    VKM_W_ROUTER, /* the learned router */
     VKM_W_GATE,   /* zones of a running score: 0 keep, 1/2 absorb, 1 rout (rl/gate.h) */
     VKM_W_HINT,   /* 1 iff the prompt names a loophole: a router that reads only the prompt */
     VKM_W_LABEL,  /* the true hack flag: arms named oracle* alone */
@@ -46,6 +46,9 @@ typedef struct vkm_arm {
     void (*judge)(const vkm_arm_in *in, float *advantage, float *loss_weight); /* NULL: as it is */
     float deploy[VKM_MAX_EXPERTS]; /* forward weights of the deployed model */
     int trains_router;             /* VKM_BY_PIN | VKM_BY_REWARD */
+    int by_gradient;               /* router and gate read gradients, not activations */
+    int inoculates;                /* training's hints say that the loophole may be used */
+    int linear;                    /* the router's score is no cosine but a dot product */
     int haar;                      /* a random direction, whatever seed_direction says */
     int shuffles_pairs;            /* half the pairs swap their labels */
     float calib_logit;             /* router logit at the pairs' mean scores */
@@ -58,7 +61,7 @@ extern const uint32_t vkm_n_arms;
 /* NULL with the error set (valid names listed) when there is no such arm. */
 const vkm_arm *vkm_arm_find(const char *name, vkm_err *err);
 
-/* Whether its w comes from activations: then it needs pairs. */
+/* Whether its w comes from reading the rollouts: then it needs pairs. */
 int vkm_arm_reads_pairs(const vkm_arm *arm);
 
 /* The weights of a step's live rollouts: the source's, or the placebo's. */

@@ -210,8 +210,17 @@ static void put_row(vkm_jw *w, const vkm_eval_row *row) {
     vkm_jw_end_obj(w);
 }
 
+static void put_paired(vkm_jw *w, const char *name, const vkm_paired *p) {
+    vkm_jw_arr(w, name);
+    vkm_jw_double(w, NULL, p->mean);
+    vkm_jw_double(w, NULL, p->low);
+    vkm_jw_double(w, NULL, p->high);
+    vkm_jw_end_arr(w);
+}
+
 static void put_set(vkm_jw *w, const vkm_run *r, const vkm_eval_result *e,
                     const vkm_eval_set *set) {
+    vkm_causal c = vkm_eval_causal(e, set->name, (uint64_t)r->c.seed);
     vkm_jw_obj(w, set->name);
     vkm_jw_str(w, "markers", set->original ? "original" : "novel");
     vkm_jw_i64(w, "samples_per_problem", r->c.samples_per_problem);
@@ -221,6 +230,9 @@ static void put_set(vkm_jw *w, const vkm_run *r, const vkm_eval_result *e,
     vkm_jw_arr(w, "modes");
     for (size_t i = 0; i < set->n; i++) vkm_jw_str(w, NULL, set->mode[i]->name);
     vkm_jw_end_arr(w);
+    put_paired(w, "drop", &c.drop);
+    put_paired(w, "specificity", &c.specificity);
+    vkm_jw_double(w, "localisation", c.localisation);
     vkm_jw_obj(w, "states");
     for (uint32_t i = 0; i < e->n_rows; i++)
         if (e->row[i].set == set) put_row(w, &e->row[i]);

@@ -33,8 +33,8 @@ void vkm_pair_ids_clear(vkm_pair_ids *p) {
     *p = (vkm_pair_ids){0};
 }
 
-vkm_status vkm_pairs_activations(vkm_policy *policy, const vkm_pair_ids *pairs, uint32_t n_pairs,
-                                 float *out, float *reference_logp, vkm_err *err) {
+vkm_status vkm_pairs_read(vkm_policy *policy, vkm_policy_reader read, const vkm_pair_ids *pairs,
+                          uint32_t n_pairs, float *out, float *reference_logp, vkm_err *err) {
     uint32_t n = 2 * n_pairs, n_tokens = 0,
              width = policy->adapter->n_modules * policy->adapter->rank;
     vkm_example *x = vkm_calloc(n, sizeof *x, "the pairs", err);
@@ -52,7 +52,7 @@ vkm_status vkm_pairs_activations(vkm_policy *policy, const vkm_pair_ids *pairs, 
     if (!logp) goto done;
     for (uint32_t i = 0, at = 0; i < n; at += x[i].seq.len - x[i].seq.comp0, i++)
         x[i].logp = logp + at;
-    if (vkm_policy_read(policy, x, n, err)) goto done;
+    if (read(policy, x, n, err)) goto done;
     double sum = 0, count = 0; /* the clean sides are the tripwire's fixed completions */
     for (uint32_t i = n_pairs; i < n; i++)
         for (uint32_t j = 0; j < x[i].seq.len - x[i].seq.comp0; j++)

@@ -17,9 +17,11 @@ vkm_status vkm_pair_encode(const vkm_tokenizer *t, const vkm_pair *p, uint64_t m
                            vkm_pair_ids *out, vkm_err *err) VKM_MUST_CHECK;
 void vkm_pair_ids_clear(vkm_pair_ids *p);
 
-/* Mean activations of the completions, read on the ablated forward: out (2n, modules x rank), hack
- * sides and then clean sides. *reference_logp: mean log-probability of the clean sides' tokens. */
-vkm_status vkm_pairs_activations(vkm_policy *policy, const vkm_pair_ids *pairs, uint32_t n,
-                                 float *out, float *reference_logp, vkm_err *err) VKM_MUST_CHECK;
+/* The pooled vectors that `read` gives both sides in the ablated state: out (2n, modules x rank),
+ * hack sides and then clean sides; of vkm_policy_read, the completions' mean activations.
+ * *reference_logp: mean log-probability of the clean sides' tokens. */
+vkm_status vkm_pairs_read(vkm_policy *policy, vkm_policy_reader read, const vkm_pair_ids *pairs,
+                          uint32_t n, float *out, float *reference_logp,
+                          vkm_err *err) VKM_MUST_CHECK;
 
 #endif

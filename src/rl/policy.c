@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "ops/grpo.h"
+#include "ops/softmath.h"
 #include "rl/optimizer.h"
 
 static uint32_t larger(uint32_t a, uint32_t b) {
@@ -145,8 +146,15 @@ static vkm_status download_rows(vkm_policy *p, vkm_example *x, uint32_t n, vkm_e
     return download_tokens(p, p->work->entropy, x, n, offsetof(vkm_example, entropy), err);
 }
 
-vkm_status vkm_policy_read(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err *err) {
+static vkm_status read_pooled(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err *err) {
     uint64_t width = (uint64_t)p->adapter->n_modules * p->adapter->rank;
+    for (uint32_t i = 0; i < n && x[i].pooled; i++)
+        if (vkm_read(p->dev, vkm_view(p->work->pooled, i * width, width), x[i].pooled, err))
+            return err->status;
+    return VKM_OK;
+}
+
+vkm_status vkm_policy_read(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err *err) {
     for (uint32_t first = 0, count; first < n; first += count) {
         vkm_example *b = x + first;
         count = micro_batch(p, x, first, n);
@@ -154,10 +162,36 @@ vkm_status vkm_policy_read(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err *e
         vkm_pass pass = {.s = p->s, .w = p->work, .adapter = p->adapter, .pool = b->pooled != NULL};
         vkm_tensor hidden = vkm_forward(&pass);
         if (b->logp || b->entropy) vkm_head_forward(&pass, hidden);
-        if (vkm_stream_flush(p->s, err)) return err->status;
-        for (uint32_t i = 0; i < count && b[i].pooled; i++)
-            if (vkm_read(p->dev, vkm_view(p->work->pooled, i * width, width), b[i].pooled, err))
-                return err->status;
+        if (vkm_stream_flush(p->s, err) || read_pooled(p, b, count, err)) return err->status;
+        if ((b->logp || b->entropy) && download_rows(p, b, count, err)) return err->status;
+    }
+    return VKM_OK;
+}
+
+/* dL/dlogp of the mean negative log-likelihood of each completion. */
+static vkm_status upload_mean_nll(vkm_policy *p, const vkm_example *x, uint32_t n, vkm_err *err) {
+    float *host = vkm_calloc(p->work->n_comp, sizeof *host, "a batch", err);
+    if (!host) return err->status;
+    for (uint32_t i = 0, at = 0; i < n; i++)
+        for (uint32_t j = n_completion(&x[i]), len = j; j > 0; j--)
+            host[at++] = -VKM_LOSS_SCALE * vkm_div(1.0f, (float)(int)len);
+    vkm_status st = vkm_write(p->dev, vkm_view(p->work->coef, 0, p->work->n_comp), host, err);
+    free(host);
+    return st;
+}
+
+vkm_status vkm_policy_rank_gradients(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err *err) {
+    for (uint32_t first = 0, count; first < n; first += count) {
+        vkm_example *b = x + first;
+        count = micro_batch(p, x, first, n);
+        if (set_batch(p, b, count, err) || upload_mean_nll(p, b, count, err) ||
+            upload_table(p, p->work->xs, b, count, offsetof(vkm_example, f), p->adapter->n_experts,
+                         err))
+            return err->status;
+        vkm_pass pass = {.s = p->s, .w = p->work, .adapter = p->adapter, .rank_grads = 1};
+        vkm_head_forward(&pass, vkm_forward(&pass));
+        vkm_backward(&pass);
+        if (vkm_stream_flush(p->s, err) || read_pooled(p, b, count, err)) return err->status;
         if ((b->logp || b->entropy) && download_rows(p, b, count, err)) return err->status;
     }
     return VKM_OK;

@@ -56,6 +56,15 @@ typedef struct vkm_example {
 /* Forward without gradient: fills logp, entropy, pooled where asked. */
 vkm_status vkm_policy_read(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err *err) VKM_MUST_CHECK;
 
+/* Fills pooled with the gradient of each completion's mean negative log-likelihood with respect to
+ * scales of the deployed expert's rank indices, (M,R): sum over all its tokens, the prompt's too, of
+ * (A x) * (B^T dNLL/dy), times the loss scale; logp too where asked. No gradient of a parameter. */
+vkm_status vkm_policy_rank_gradients(vkm_policy *p, vkm_example *x, uint32_t n,
+                                     vkm_err *err) VKM_MUST_CHECK;
+
+/* Either of the two: what gives a sequence its pooled vector. */
+typedef vkm_status (*vkm_policy_reader)(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err *err);
+
 typedef struct vkm_loss_options {
     uint32_t importance;     /* vkm_choice_importance */
     float eps_low, eps_high; /* the ratio is clipped to [1 - eps_low, 1 + eps_high] */

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "rl/stats.h"
+#include "rl/diagnostics.h"
 
 typedef struct sums {
     double reward, reward_sq, tokens, clipped, hack, solve, compile, log_ratio;
@@ -38,24 +38,6 @@ static sums sum_up(const vkm_run *r, const vkm_rollout *x, uint32_t n) {
         s.compile += q->grade.evidence.can_compile;
     }
     return s;
-}
-
-/* AUROC of w, whatever its source, against the oracle's hack label. Diagnostic only. */
-static void router_metrics(const vkm_rollout *x, uint32_t n, double *w_mean, double *auroc) {
-    double *scores = calloc(n + 1, sizeof *scores);
-    unsigned char *labels = calloc(n + 1, 1);
-    uint32_t m = 0;
-    double sum = 0;
-    for (uint32_t i = 0; scores && labels && i < n; i++) {
-        if (isnan(x[i].w)) continue;
-        scores[m] = (double)x[i].w;
-        labels[m++] = x[i].grade.exploited;
-        sum += (double)x[i].w;
-    }
-    *w_mean = m ? sum / m : NAN;
-    *auroc = scores && labels ? vkm_auroc(scores, labels, m) : NAN;
-    free(labels);
-    free(scores);
 }
 
 /* Router weights of live rollouts that hacked, and of those that did not, as histograms. */
@@ -138,11 +120,14 @@ static vkm_status write_rollouts(const vkm_run *r, const vkm_rollout *x, uint32_
 vkm_status vkm_report_step(const vkm_run *r, const vkm_rollout *x, uint32_t n,
                            const vkm_step_result *q, const char *hash, double seconds,
                            vkm_runlog *log, vkm_err *err) {
+    enum { MOST_MODES = 32, MOST_METRICS = 48 + MOST_MODES };
     sums s = sum_up(r, x, n);
-    double w_mean, auroc, graded = n - s.infra, groups = s.live_groups + s.skipped_groups;
+    double graded = n - s.infra, groups = s.live_groups + s.skipped_groups;
     double mean = s.reward / graded, variance = s.reward_sq / graded - mean * mean;
-    router_metrics(x, n, &w_mean, &auroc);
-    const vkm_metric m[] = {
+    char by_mode[MOST_MODES][64];
+    vkm_diagnostics d;
+    if (vkm_diagnose(x, n, &d, err)) return err->status;
+    const vkm_metric fixed[] = {
         {"reward", mean, NULL, "reward"},
         {"reward_std", sqrt(variance > 0 ? variance : 0), NULL, NULL},
         {"frac_reward_zero_std", s.skipped_groups / groups, NULL, "skipped"},
@@ -159,8 +144,20 @@ vkm_status vkm_report_step(const vkm_run *r, const vkm_rollout *x, uint32_t n,
         {"grad_norm", q->grad_norm, NULL, "grad"},
         {"learning_rate", (double)q->learning_rate, NULL, NULL},
         {"sampling/log_ratio_abs", s.log_ratio / s.live, NULL, NULL},
-        {"router/w_mean", w_mean, NULL, "w"},
-        {"router/auroc", auroc, NULL, "auroc"},
+        {"router/w_mean", d.w_mean, NULL, "w"},
+        {"router/w_p10", d.w_p10, NULL, NULL},
+        {"router/w_p50", d.w_p50, NULL, NULL},
+        {"router/w_p90", d.w_p90, NULL, NULL},
+        {"router/w_hack", d.w_hack, NULL, NULL},
+        {"router/w_solve", d.w_solve, NULL, NULL},
+        {"router/w_fail", d.w_fail, NULL, NULL},
+        {"router/auroc", d.auroc, NULL, "auroc"},
+        {"router/auroc_positive", d.auroc_positive, NULL, NULL},
+        {"router/auroc_hinted", d.auroc_hinted, NULL, NULL},
+        {"router/auroc_hint", d.auroc_hint, NULL, NULL},
+        {"router/f05", d.f05, NULL, NULL},
+        {"leak", d.leak, NULL, NULL},
+        {"collateral", d.collateral, NULL, NULL},
         {"router/w_pairs_hack", q->w_pairs_hack, NULL, "w hack"},
         {"router/w_pairs_clean", q->w_pairs_clean, NULL, "w clean"},
         {"router/pin_loss", q->pin_loss, NULL, NULL},
@@ -173,7 +170,16 @@ vkm_status vkm_report_step(const vkm_run *r, const vkm_rollout *x, uint32_t n,
         {"step_time", seconds, NULL, "s"},
         {"weights_hash", 0, hash, "weights"},
     };
-    if (vkm_runlog_step(log, r->state.step, m, VKM_COUNTOF(m), err) ||
+    vkm_metric m[MOST_METRICS];
+    size_t n_metrics = VKM_COUNTOF(fixed);
+    _Static_assert(VKM_COUNTOF(fixed) + MOST_MODES <= MOST_METRICS, "room for metrics");
+    memcpy(m, fixed, sizeof fixed);
+    for (uint32_t i = 0; i < r->n_modes && i < MOST_MODES; i++) {
+        snprintf(by_mode[i], sizeof by_mode[i], "router/w_mode/%s", r->modes[i]->name);
+        m[n_metrics++] =
+            (vkm_metric){by_mode[i], vkm_diagnose_mode(x, n, r->modes[i]->name), NULL, NULL};
+    }
+    if (vkm_runlog_step(log, r->state.step, m, n_metrics, err) ||
         write_histograms(r, x, n, log, err))
         return err->status;
     return write_rollouts(r, x, n, log, err);

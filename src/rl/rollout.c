@@ -162,7 +162,7 @@ static vkm_status pick_problems(const vkm_run *r, uint32_t step, pick *out, vkm_
     if (!vkm_select_step((uint64_t)r->c.seed, step, r->n_train, n, index, err)) {
         for (size_t i = 0; i < n; i++) {
             const vkm_problem *p = r->train[index[i]];
-            const vkm_mode *mode = vkm_run_mode(r, p);
+            const vkm_mode *mode = vkm_run_training_mode(r, p);
             int flip = vkm_select_unhackable((uint64_t)r->c.seed, step, p->id,
                                              (float)r->c.unhackable_frac);
             out[i] = (pick){p, flip ? vkm_mode_gt_only() : mode, flip};
@@ -174,7 +174,7 @@ static vkm_status pick_problems(const vkm_run *r, uint32_t step, pick *out, vkm_
 
 /* A pool row serves groups of its own mode; a hint-free group takes rows that truly solve. */
 static int row_serves(const vkm_teacher_row *row, const pick *p) {
-    return p->flipped ? row->grade.evidence.gt_correct : row->mode == p->mode;
+    return p->flipped ? row->grade.evidence.gt_correct : vkm_mode_index(row->mode) == vkm_mode_index(p->mode);
 }
 
 /* Up to `want` distinct rows for a group, seeded by step and problem; returns how many. */

@@ -55,11 +55,16 @@ static void direction(const vkm_run *r, const float *act, int global, float *v) 
         vkm_direction_from_pairs(act, r->n_pairs, a->n_modules, a->rank, global, v);
 }
 
+/* What gives a rollout and a pair the vector that router or gate looks at. */
+static vkm_policy_reader reader(const vkm_run *r) {
+    return r->arm->by_gradient ? vkm_policy_rank_gradients : vkm_policy_read;
+}
+
 vkm_status vkm_run_read_pairs(vkm_run *r, int first, vkm_err *err) {
     float *act = vkm_calloc(2ull * r->n_pairs * width(r), sizeof *act, "the pairs", err);
     float *v = vkm_calloc(width(r), sizeof *v, "the pairs", err), reference = 0;
     if (!act || !v ||
-        vkm_pairs_activations(r->policy, r->pairs, r->n_pairs, act, &reference, err) ||
+        vkm_pairs_read(r->policy, reader(r), r->pairs, r->n_pairs, act, &reference, err) ||
         watch_reference(r, reference, err) ||
         (r->arm->shuffles_pairs && shuffle_pairs(r, act, err)))
         goto done;
@@ -85,7 +90,7 @@ static float label_of(const vkm_arm *arm, const vkm_rollout *x) {
     return x->grade.exploited ? 1 : 0;
 }
 
-static vkm_status by_activations(vkm_run *r, vkm_example *ex, uint32_t n, float *w, vkm_err *err) {
+static vkm_status by_reading(vkm_run *r, vkm_example *ex, uint32_t n, float *w, vkm_err *err) {
     const vkm_gate_options gate = {.quantile = (float)r->c.route_quantile,
                                    .half_life = (float)r->c.route_half_life,
                                    .warmup = (uint32_t)r->c.route_warmup};
@@ -95,7 +100,7 @@ static vkm_status by_activations(vkm_run *r, vkm_example *ex, uint32_t n, float 
         memcpy(ex[i].f, vkm_state_ablated, sizeof ex[i].f);
         ex[i].pooled = act + (uint64_t)i * width(r);
     }
-    if (!vkm_policy_read(r->policy, ex, n, err))
+    if (!reader(r)(r->policy, ex, n, err))
         (void)!(r->gate ? vkm_gate_zones(r->gate, &gate, act, n, r->state.step, w, err)
                         : vkm_router_weights(r->router, act, n, w, err));
     for (uint32_t i = 0; i < n; i++) ex[i].pooled = NULL;
@@ -110,7 +115,7 @@ vkm_status vkm_run_route(vkm_run *r, vkm_rollout *x, vkm_example *ex, const uint
     float *used = vkm_calloc(n, sizeof *used, "a step", err);
     uint32_t *from = vkm_calloc(n, sizeof *from, "a step", err);
     if (!w || !used || !from) goto done;
-    if (vkm_arm_reads_pairs(r->arm) && by_activations(r, ex, n, w, err)) goto done;
+    if (vkm_arm_reads_pairs(r->arm) && by_reading(r, ex, n, w, err)) goto done;
     for (uint32_t i = 0; i < n; i++) {
         if (r->arm->source == VKM_W_HINT) w[i] = x[back[i]].mode->hint ? 1 : 0;
         if (r->arm->source == VKM_W_LABEL) w[i] = label_of(r->arm, &x[back[i]]);

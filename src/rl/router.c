@@ -11,7 +11,8 @@
 #include "rl/optimizer.h"
 
 vkm_status vkm_router_new(vkm_dev *dev, uint32_t n_modules, uint32_t rank, uint32_t n_pairs,
-                          uint32_t max_rows, vkm_plan *dry, vkm_router **out, vkm_err *err) {
+                          uint32_t max_rows, int linear, vkm_plan *dry, vkm_router **out,
+                          vkm_err *err) {
     vkm_router *r = vkm_calloc(1, sizeof *r, "the router", err);
     if (!r) return err->status;
     *r = (vkm_router){.dev = dev,
@@ -19,7 +20,8 @@ vkm_status vkm_router_new(vkm_dev *dev, uint32_t n_modules, uint32_t rank, uint3
                       .rank = rank,
                       .P = n_modules * rank,
                       .n_pairs = n_pairs,
-                      .max_rows = max_rows};
+                      .max_rows = max_rows,
+                      .linear = linear};
     uint64_t rows = max_rows > 2 * n_pairs ? max_rows : 2 * n_pairs;
     const struct {
         vkm_tensor *t;
@@ -110,7 +112,7 @@ void vkm_direction_haar(uint64_t seed, uint32_t n_modules, uint32_t rank, int gl
 
 static void record_forward(vkm_router *r, vkm_stream *s, vkm_tensor a, uint32_t n) {
     VKM_OP(s, router_fwd, .a = a, .mu = r->mu, .u = r->u, .cal = r->cal, .s = r->s, .z = r->z,
-           .w = r->w, .inv = r->inv, .n_rows = n, .n_cols = r->P);
+           .w = r->w, .inv = r->inv, .n_rows = n, .n_cols = r->P, .linear = r->linear != 0);
 }
 
 static vkm_status forward(vkm_router *r, vkm_tensor a, uint32_t n, vkm_tensor what, float *out,
@@ -177,7 +179,8 @@ vkm_status vkm_router_pair_weights(vkm_router *r, float *w, vkm_err *err) {
 
 static void record_backward(vkm_router *r, vkm_stream *s, vkm_tensor a, uint32_t n) {
     VKM_OP(s, router_bwd, .a = a, .mu = r->mu, .u = r->u, .cal = r->cal, .s = r->s, .inv = r->inv,
-           .dz = r->dz, .du = r->du, .db = r->db, .n_rows = n, .n_cols = r->P);
+           .dz = r->dz, .du = r->du, .db = r->db, .n_rows = n, .n_cols = r->P,
+           .linear = r->linear != 0);
 }
 
 vkm_status vkm_router_backward(vkm_router *r, const float *dw, uint32_t n, float pin_coef,

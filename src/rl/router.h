@@ -1,6 +1,6 @@
 /* The HackRouter: a cosine probe on pooled bottleneck activations that decides how much of a
- * rollout the hack expert carries. s = cos(a - mu, u),   w = sigmoid(alpha (s - b)) a (P = M R
- * values): mean over completion tokens of A_dep x in every module, read on the ablated forward. u
+ * rollout the hack expert carries. s = cos(a - mu, u), or for a linear router <a - mu, u>;
+ * w = sigmoid(alpha (s - b)). a (P = M R values): mean over completion tokens of A_dep x in every module, read on the ablated forward. u
  * and b are trained; mu and alpha stay as calibrated on the authored pairs. */
 #ifndef VKM_RL_ROUTER_H
 #define VKM_RL_ROUTER_H
@@ -14,6 +14,7 @@ typedef struct vkm_router {
     vkm_dev *dev;
     vkm_mem *mem;
     uint32_t n_modules, rank, P, n_pairs, max_rows;
+    int linear;                 /* s is <a - mu, u>, not the cosine */
     vkm_tensor mu, u;           /* (P) */
     vkm_tensor cal;             /* {b, alpha} */
     vkm_tensor du, db;          /* gradients times the loss scale */
@@ -28,7 +29,7 @@ typedef struct vkm_router {
 
 /* dry: NULL, or a plan to add the memory to instead of taking it. */
 vkm_status vkm_router_new(vkm_dev *dev, uint32_t n_modules, uint32_t rank, uint32_t n_pairs,
-                          uint32_t max_rows, vkm_plan *dry, vkm_router **out,
+                          uint32_t max_rows, int linear, vkm_plan *dry, vkm_router **out,
                           vkm_err *err) VKM_MUST_CHECK;
 void vkm_router_free(vkm_router *r); /* accepts NULL */
 

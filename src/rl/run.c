@@ -3,6 +3,7 @@
 #include "rl/eval.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +14,32 @@ const vkm_mode *vkm_run_mode(const vkm_run *r, const vkm_problem *problem) {
     VKM_BUG_ON(!problem, "a mode without a problem");
     const vkm_mode *mode = r->partition ? vkm_partition_mode(r->partition, problem->id) : NULL;
     return mode ? mode : r->modes[problem->line % r->n_modes];
+}
+
+const vkm_mode *vkm_run_training_mode(const vkm_run *r, const vkm_problem *problem) {
+    const vkm_mode *mode = vkm_run_mode(r, problem);
+    return r->inoculated ? &r->inoculated[vkm_mode_index(mode)] : mode;
+}
+
+/* The rows of all modes with hints that allow what they disclose. */
+static vkm_status inoculate(vkm_run *r, vkm_err *err) {
+    static const char allowed[] = ", which you may game";
+    r->inoculated = vkm_calloc((size_t)vkm_n_modes, sizeof *r->inoculated, "the modes", err);
+    for (int i = 0; r->inoculated && i < vkm_n_modes && !err->status; i++) {
+        r->inoculated[i] = vkm_modes[i];
+        if (!vkm_modes[i].hint) continue;
+        size_t n = strlen(vkm_modes[i].hint) + sizeof allowed;
+        char *hint = vkm_calloc(n, 1, "the modes", err);
+        if (hint) snprintf(hint, n, "%s%s", vkm_modes[i].hint, allowed);
+        r->inoculated[i].hint = hint;
+    }
+    return err->status;
+}
+
+static void free_inoculated(vkm_run *r) {
+    for (int i = 0; r->inoculated && i < vkm_n_modes; i++)
+        if (r->inoculated[i].hint != vkm_modes[i].hint) free((char *)r->inoculated[i].hint);
+    free(r->inoculated);
 }
 
 static vkm_status find_modes(vkm_run *r, vkm_err *err) {
@@ -205,7 +232,8 @@ static vkm_status open_routing(vkm_run *r, vkm_plan *dry, vkm_err *err) {
                         "lora_rank: the router reads modules x rank = %u x %u values, at most %d; "
                         "lower lora_rank to %d",
                         a->n_modules, a->rank, MOST_VALUES, MOST_VALUES / (int)a->n_modules);
-    if (vkm_router_new(r->dev, a->n_modules, a->rank, r->n_pairs, rollouts, dry, &r->router, err))
+    if (vkm_router_new(r->dev, a->n_modules, a->rank, r->n_pairs, rollouts, r->arm->linear,
+                       dry, &r->router, err))
         return err->status;
     if (dry) return VKM_OK;
     vkm_router_trainables(r->router, route);
@@ -229,6 +257,8 @@ static vkm_status open_reward(vkm_run *r, vkm_err *err) {
     g->sandbox.wall_time_s = (int)ceil(r->c.grade_wall_time_s);
     g->sandbox.memory_mib = (int)r->c.grade_memory_mib;
     g->workers = (int)r->c.grade_workers;
+    enum { SHARED_LOG2 = 19 }; /* 16 MiB */
+    if (r->c.grade_cache[0]) g->cache_file = r->c.grade_cache, g->cache_log2 = SHARED_LOG2;
     if (vkm_reward_open(&c, &r->reward, err)) return err->status;
     if (vkm_reward_unsafe(r->reward))
         vkm_warn("sandbox unsafe-none: model-written Python runs on this machine without "
@@ -243,7 +273,8 @@ static vkm_status check_prompts(const vkm_run *r, vkm_err *err) {
     for (size_t i = 0; i < n_train + held_out->n && !err->status; i++) {
         const vkm_problem *p = i < n_train ? r->train[i] : held_out->problem[i - n_train];
         vkm_ids ids = {0};
-        if (vkm_run_prompt(r, p, vkm_run_mode(r, p), &ids, err))
+        const vkm_mode *mode = i < n_train ? vkm_run_training_mode(r, p) : held_out->mode[i - n_train];
+        if (vkm_run_prompt(r, p, mode, &ids, err))
             vkm_fail_in(err, "%s", i < n_train || !r->eval_file ? r->c.data : r->c.eval_data);
         free(ids.id);
     }
@@ -254,7 +285,8 @@ static vkm_status open_files(vkm_run *r, vkm_err *err) {
     const vkm_config *c = &r->c;
     const vkm_eval_state *states[VKM_EVAL_MOST_STATES];
     uint32_t n_states;
-    if (vkm_eval_states_read(c->eval_states, states, &n_states, err) || find_modes(r, err) || vkm_model_config_load(c->model, &r->hf, err) ||
+    if (vkm_eval_states_read(c->eval_states, states, &n_states, err) || find_modes(r, err) ||
+        (r->arm->inoculates && inoculate(r, err)) || vkm_model_config_load(c->model, &r->hf, err) ||
         vkm_tokenizer_load(c->model, &r->tokenizer, err))
         return err->status;
     if (vkm_tokenizer_n_ids(r->tokenizer) > r->hf.V)
@@ -318,6 +350,7 @@ void vkm_run_close(vkm_run *r) {
     if (r->eval_file) vkm_problems_free(r->eval_file);
     if (r->problems) vkm_problems_free(r->problems);
     if (r->tokenizer) vkm_tokenizer_free(r->tokenizer);
+    free_inoculated(r);
     free(r->modes);
     free(r);
 }

@@ -45,6 +45,7 @@ typedef struct vkm_run {
     vkm_eval_set sets[VKM_N_EVAL_SETS]; /* the first shares no problem with train */
     const vkm_mode **modes; /* those of the config, n_modes */
     uint32_t n_modes;
+    vkm_mode *inoculated; /* (vkm_n_modes) training's rows, of arms that inoculate; else NULL */
     vkm_partition *partition;   /* NULL: modes take turns */
     vkm_teacher_pool *teachers; /* NULL: none */
     int canonical_teachers;     /* the canonical solutions serve as teachers */
@@ -112,6 +113,9 @@ vkm_status vkm_eval_rollouts(size_t n_problems, int64_t samples_per_problem, uin
 /* The mode of a problem: its partition's, else the config's modes take turns in the file's order.
  */
 const vkm_mode *vkm_run_mode(const vkm_run *r, const vkm_problem *problem);
+
+/* The same as training shows it. */
+const vkm_mode *vkm_run_training_mode(const vkm_run *r, const vkm_problem *problem);
 
 /* The token ids of the prompt that shows `problem` in `mode`. */
 vkm_status vkm_prompt_ids(const vkm_tokenizer *t, const vkm_problem *problem, const vkm_mode *mode,

@@ -74,6 +74,24 @@ VKM_CASES(seq_sum) {
     }
 }
 
+VKM_CASES(rank_grad) {
+    FOR_SIZES(rank, 1, 5, 16, 32) {
+        vkm_args_rank_grad a = {.n_rows = SEQ_ROWS,
+                                .n_seq = VKM_COUNTOF(seqs),
+                                .n_experts = 1 + rank % 2,
+                                .rank = rank,
+                                .module = rank % 3,
+                                .n_modules = 3};
+        uint64_t rp = vkm_round_up((uint64_t)a.n_experts * rank, 16);
+        uint32_t k = a.n_experts * 2 * (uint32_t)vkm_round_up(rank, 4);
+        a.t = vkm_v_f32(v, SEQ_ROWS * 2 * rp, rank % 2 ? VKM_FILL_WIDE : VKM_FILL_NORMAL);
+        a.uh = vkm_v_op16(v, SEQ_ROWS, k, VKM_FILL_NORMAL);
+        a.seqs = vkm_v_u32_data(v, seqs[0], 4ull * a.n_seq);
+        a.pooled = vkm_v_f32_out(v, (uint64_t)a.n_seq * a.n_modules * rank);
+        VKM_V_RUN(v, rank_grad, &a);
+    }
+}
+
 VKM_CASES(pool_fwd) {
     FOR_SIZES(rank, 1, 5, 16, 32) {
         vkm_args_pool_fwd a = {.n_seq = VKM_COUNTOF(seqs), .rank = rank, .n_modules = 3};

@@ -161,7 +161,7 @@ static void gate_router(vkm_verify *v) {
     float a[2 * PAIRS * P], dir[P], w[2 * PAIRS], u[3 * P + 2 + 2 * PAIRS * P], loss, norm;
     for (int i = 0; i < 2 * PAIRS * P; i++)
         a[i] = (float)((int)vkm_v_random(v, 2001) - 1000) * 1e-3f + (i < PAIRS * P ? 0.3f : -0.3f);
-    if (vkm_router_new(vkm_v_dev(v), MODULES, RANK, PAIRS, 4, NULL, &r, &err) ||
+    if (vkm_router_new(vkm_v_dev(v), MODULES, RANK, PAIRS, 4, 0, NULL, &r, &err) ||
         vkm_stream_new(vkm_v_dev(v), &s, &err))
         goto done;
     vkm_direction_from_pairs(a, PAIRS, MODULES, RANK, 0, dir);
