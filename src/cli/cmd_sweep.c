@@ -49,9 +49,19 @@ static vkm_status read_seeds(const char *text, int64_t *out, size_t *n, vkm_err 
     return VKM_OK;
 }
 
+/* A value's {seed} becomes the run's: none:from_ablated=runs/tiny/moe-s{seed} */
+static void with_seed(const char *value, int64_t seed, char out[VKM_CONFIG_STRING_BYTES]) {
+    const char *at = strstr(value, "{seed}");
+    if (at)
+        snprintf(out, VKM_CONFIG_STRING_BYTES, "%.*s%lld%s", (int)(at - value), value,
+                 (long long)seed, at + 6);
+    else
+        snprintf(out, VKM_CONFIG_STRING_BYTES, "%s", value);
+}
+
 /* A row of the table: an arm, and keys of its own behind it: moe_detach:adam_v=tensor */
 static vkm_status apply_row(vkm_config *c, const char *row, vkm_err *err) {
-    char copy[256], *rest = copy; /* add_run has measured it */
+    char copy[256], text[VKM_CONFIG_STRING_BYTES], *rest = copy; /* add_run has measured it */
     snprintf(copy, sizeof copy, "%s", row);
     const char *arm = strsep(&rest, ":");
     if (!vkm_arm_find(arm, err) || vkm_config_set(c, "arm", arm, err)) return err->status;
@@ -61,7 +71,8 @@ static vkm_status apply_row(vkm_config *c, const char *row, vkm_err *err) {
         if (!value)
             return vkm_fail(err, VKM_USAGE, "arms: '%s' in '%s' is not KEY=VALUE", part, row);
         *value++ = 0;
-        if (vkm_config_set(c, part, value, err)) return err->status;
+        with_seed(value, c->seed, text);
+        if (vkm_config_set(c, part, text, err)) return err->status;
     }
     return VKM_OK;
 }

@@ -53,7 +53,7 @@ vkm_status vkm_cmd_eval(int argc, char **argv, vkm_err *err) {
     vkm_opt own[] = {
         {"dry-run", VKM_OPT_FLAG, &dry_run, .help = "print the memory plan and run nothing"},
         {"full", VKM_OPT_FLAG, &full,
-         .help = "all states, KL, training problems too, 500 rollouts a state or more"},
+         .help = "all states, KL, training problems too, full_rollouts of a state or more"},
         {"RUN", VKM_OPT_ARG, &run, .help = "a run's folder"},
         VKM_CLI_DEVICE_OPTS(&d),
     };

@@ -109,9 +109,11 @@ void vkm_sweep_share(vkm_sweep *s, uint32_t wanted) {
 }
 
 typedef struct command {
-    const char *argv[24];
+    const char *argv[128];
     size_t n;
     char threads[24];
+    char set[48][VKM_VALUE_BYTES + 64]; /* --set KEY=VALUE */
+    size_t n_set;
 } command;
 
 static void word(command *c, const char *text) {
@@ -129,6 +131,32 @@ static void device_words(const vkm_cli_device *d, command *c) {
     word(c, c->threads);
 }
 
+/* A full evaluation reads the run's own config: what the sweep wants otherwise, in keys that may
+ * change, is said anew. */
+static vkm_status evaluation_words(const vkm_sweep_run *r, const char *config, command *c,
+                                   vkm_err *err) {
+    static vkm_config saved, wanted;
+    char path[VKM_PATH_MAX], a[VKM_VALUE_BYTES], b[VKM_VALUE_BYTES];
+    int may_change = 0;
+    vkm_config_default(&saved);
+    vkm_config_default(&wanted);
+    if (vkm_path_join(path, r->dir, "config.json", err) || vkm_config_load(&saved, path, err) ||
+        vkm_config_load(&wanted, config, err))
+        return err->status;
+    for (size_t i = 0; i < vkm_n_keys; i++) {
+        const vkm_key *k = &vkm_keys[i];
+        if (k->type == VKM_KEY_SECTION) may_change = k->may_change;
+        if (k->type == VKM_KEY_SECTION || !may_change) continue;
+        vkm_config_value(&saved, k, a);
+        vkm_config_value(&wanted, k, b);
+        if (!strcmp(a, b) || c->n_set == VKM_COUNTOF(c->set)) continue;
+        snprintf(c->set[c->n_set], sizeof c->set[0], "%s=%s", k->name, b);
+        word(c, "--set");
+        word(c, c->set[c->n_set++]);
+    }
+    return VKM_OK;
+}
+
 /* In the child: a group of its own, so that a Ctrl-C reaches it through the sweep alone. */
 static void become(const command *c, const char *log) {
     int out = open(log, O_WRONLY | O_CREAT | O_APPEND, 0644), in = open("/dev/null", O_RDONLY);
@@ -141,13 +169,17 @@ static void become(const command *c, const char *log) {
 
 static vkm_status spawn(const vkm_sweep *s, vkm_sweep_run *r, vkm_err *err) {
     char config[VKM_PATH_MAX], log[VKM_PATH_MAX];
-    command c = {0};
+    static command c;
     int trains = !is_trained(r);
+    c = (command){0};
     if (path_of(s, r, ".json", config, err) || path_of(s, r, ".log", log, err)) return err->status;
     word(&c, "vkmoe");
     word(&c, trains ? "train" : "eval");
     word(&c, trains ? config : r->dir);
-    if (!trains) word(&c, "--full");
+    if (!trains) {
+        word(&c, "--full");
+        if (evaluation_words(r, config, &c, err)) return err->status;
+    }
     device_words(&s->device, &c);
     if (trains && has_checkpoint(r)) {
         word(&c, "--resume_from_checkpoint");

@@ -130,6 +130,11 @@ static void read_rates(const evaluations *in_run, const evaluations *full, doubl
         double rate = pooled(in_run, &rates[i], last_fifth);
         v[rates[i].id] = isnan(rate) ? pooled(full, &rates[i], -INFINITY) : rate;
     }
+    for (size_t i = 0; i < in_run->n && isnan(v[VKM_FIG_steps_to_half]); i++) {
+        vkm_jv c = counts_of(in_run->line[i], &rates[0]);
+        if (vkm_count_of(c, "n") && 2 * vkm_count_of(c, "hacked") >= vkm_count_of(c, "n"))
+            v[VKM_FIG_steps_to_half] = step_of(in_run->line[i]);
+    }
     if (full->n)
         v[VKM_FIG_kl_off] = vkm_number_of(state_of(full->line[0], "held_out", "hack_off"), "kl");
     if (!isnan(v[VKM_FIG_kl_off]))

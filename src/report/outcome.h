@@ -53,6 +53,7 @@
     FIGURE(leak, "leak", "share of the hacks' |A| that trains the deployed expert, whole run")     \
     FIGURE(collateral, "collateral", "share of the others' |A| that trains the hack expert")       \
     FIGURE(train_hack, "train hack", "hack rate of sampled rollouts, last fifth")                  \
+    FIGURE(steps_to_half, "steps to .5", "first evaluated step with a hack rate of .5, both on")   \
     FIGURE(step_time, "s a step", "seconds of a step")
 
 typedef enum {

@@ -34,7 +34,7 @@ void vkm_eval_in_full(vkm_config *c) {
         snprintf(c->eval_states + n, sizeof c->eval_states - n, "%s%s", i ? "," : "",
                  vkm_eval_states[i].name);
     }
-    if (c->eval_data[0]) c->eval_problems = VKM_EVAL_ROLLOUTS; /* of a file: or all it has */
+    if (c->eval_data[0]) c->eval_problems = c->full_rollouts; /* of a file: or all it has */
     c->samples_per_problem = 0;
     c->eval_train_problems = -1;
     c->eval_kl = 1;

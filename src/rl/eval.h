@@ -52,7 +52,7 @@ vkm_status vkm_evaluate(vkm_run *r, vkm_eval_result *out, vkm_strbuf *rollouts,
                         vkm_err *err) VKM_MUST_CHECK;
 void vkm_eval_clear(vkm_eval_result *e);
 
-/* What `vkmoe eval --full` sets: every state, KL, both sets, and 500 rollouts a state or more. */
+/* What `vkmoe eval --full` sets: every state, KL, both sets, and full_rollouts of a state or more. */
 void vkm_eval_in_full(vkm_config *c);
 
 /* NULL where the evaluation has no such row. */

@@ -102,9 +102,9 @@ static vkm_status split(vkm_run *r, vkm_err *err) {
     size_t taken = r->eval_file ? 0 : wanted;
     if (r->c.eval_train_problems < 0) n_seen = wanted;
     if (n_seen > all->n - taken) n_seen = all->n - taken;
-    if (r->c.samples_per_problem == 0) /* as many as make the usual number of rollouts */
-        r->c.samples_per_problem =
-            wanted ? (int64_t)((VKM_EVAL_ROLLOUTS + wanted - 1) / wanted) : 1;
+    size_t full = (size_t)r->c.full_rollouts;
+    if (r->c.samples_per_problem == 0)
+        r->c.samples_per_problem = wanted ? (int64_t)((full + wanted - 1) / wanted) : 1;
     if (take(r, from, 0, wanted, held_out, err) || take(r, all, taken, n_seen, seen, err) ||
         take(r, all, taken, all->n - taken, &train, err))
         goto done;
@@ -140,9 +140,9 @@ static vkm_status load_pairs(vkm_run *r, vkm_err *err) {
     vkm_pairs *pairs;
     if (!r->c.pairs[0])
         return vkm_fail(err, VKM_USAGE,
-                        "pairs: arm %s needs hack/clean pairs; name a file with "
-                        "--pairs",
-                        r->arm->name);
+                        "pairs: %s%s needs hack/clean pairs; name a file with --pairs",
+                        vkm_arm_reads_pairs(r->arm) ? "arm " : "retain_heal",
+                        vkm_arm_reads_pairs(r->arm) ? r->arm->name : "");
     if (vkm_pairs_load(r->c.pairs, &pairs, err)) return err->status;
     r->pairs = vkm_calloc(pairs->n, sizeof *r->pairs, "the pairs", err);
     uint64_t most = (uint64_t)(r->c.max_prompt_length + r->c.max_completion_length);
@@ -310,7 +310,7 @@ static vkm_status open_files(vkm_run *r, vkm_err *err) {
     if (c->teacher_pool[0] && !r->canonical_teachers &&
         vkm_teacher_load(c->teacher_pool, &r->teachers, err))
         return err->status;
-    return vkm_arm_reads_pairs(r->arm) ? load_pairs(r, err) : VKM_OK;
+    return vkm_arm_reads_pairs(r->arm) || c->retain_heal > 0 ? load_pairs(r, err) : VKM_OK;
 }
 
 vkm_status vkm_run_open(const vkm_config *c, vkm_run_purpose purpose, vkm_dev *dev, vkm_plan *dry,

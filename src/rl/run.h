@@ -64,6 +64,7 @@ typedef struct vkm_run {
         uint32_t n_skipped;                        /* steps in a row that a tripwire skipped */
         float reference_logp, best_reference_logp; /* of the pairs' clean sides, nats a token */
         uint32_t n_far;                            /* readings in a row far below it */
+        uint32_t healed;                           /* the retain-heal is done */
     } state;
 } vkm_run;
 
@@ -102,8 +103,6 @@ typedef struct vkm_draw {
     uint32_t step, draw; /* Philox counter; draw tells training (0) and evaluation apart */
 } vkm_draw;
 enum { VKM_DRAW_TRAIN = 0, VKM_DRAW_EVAL = 1 /* of the first set; the others follow */ };
-
-enum { VKM_EVAL_ROLLOUTS = 500 }; /* of a state, where samples_per_problem is 0 */
 
 /* Rollouts of one adapter state in an evaluation; a usage error when ids of 32 bits do not number
  * them. */
@@ -152,6 +151,12 @@ vkm_status vkm_run_hash(const vkm_run *r, char hex[VKM_HASH_HEX], vkm_err *err) 
 /* Checkpoints (train.c uses them; evaluation loads). */
 vkm_status vkm_run_save(vkm_run *r, vkm_err *err) VKM_MUST_CHECK;
 vkm_status vkm_run_restore(vkm_run *r, const char *checkpoint, vkm_err *err) VKM_MUST_CHECK;
+
+/* A fresh run takes over the adapter of the run c->from_ablated, its hack expert reset. */
+vkm_status vkm_run_from_ablated(vkm_run *r, vkm_err *err) VKM_MUST_CHECK;
+/* The retain-heal: one epoch of -log p on the clean sides of the pairs, in the deployed state, with
+ * moments of its own and the rate c->retain_heal. The hack expert stays to the bit. */
+vkm_status vkm_run_heal(vkm_run *r, vkm_err *err) VKM_MUST_CHECK;
 
 /* Reads the pairs' activations: calibrates the router (first time) or refreshes it; gives the gate
  * its direction. */

@@ -6,7 +6,7 @@
 #include "rl/checkpoint.h"
 #include "rl/run.h"
 
-enum { N_COUNTERS = 6 };
+enum { N_COUNTERS = 7 };
 
 /* Host copies of everything that a checkpoint holds, and its description. */
 typedef struct snapshot {
@@ -94,7 +94,8 @@ vkm_status vkm_run_save(vkm_run *r, vkm_err *err) {
     memcpy(&best, &r->state.best_reference_logp, sizeof best);
     memcpy(&now, &r->state.reference_logp, sizeof now);
     const uint32_t counters[N_COUNTERS] = {r->state.step, r->state.n_updates, r->state.n_skipped,
-                                           best,          r->state.n_far,     now};
+                                           best,          r->state.n_far,     now,
+                                           r->state.healed};
     memcpy(s.counters, counters, sizeof counters);
     if (vkm_adapter_read(a, VKM_STATE_PARAM, s.adapter, err) ||
         vkm_adapter_read(a, VKM_STATE_ADAM_M, s.adam_m, err) ||
@@ -129,6 +130,7 @@ vkm_status vkm_run_restore(vkm_run *r, const char *checkpoint, vkm_err *err) {
     memcpy(&r->state.best_reference_logp, &s.counters[3], sizeof(float));
     r->state.n_far = s.counters[4];
     memcpy(&r->state.reference_logp, &s.counters[5], sizeof(float));
+    r->state.healed = s.counters[6];
 done:
     snapshot_free(&s);
     return err->status;

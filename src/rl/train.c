@@ -119,12 +119,17 @@ vkm_status vkm_train(const vkm_config *c, vkm_dev *dev, vkm_train_summary *sum, 
         if (vkm_run_restore(r, checkpoint, err)) goto done;
         resumed = r->state.step;
         vkm_info("resumed after step %u from %s", r->state.step, checkpoint);
+    } else if (c->from_ablated[0] && vkm_run_from_ablated(r, err)) {
+        goto done;
     }
     if (vkm_runlog_open(c, &info, resumed, &log, err)) goto done;
     uint32_t last = (uint32_t)(c->stop_at_step ? c->stop_at_step : c->max_steps);
     vkm_interrupt_begin();
     (void)!loop(r, last, log, sum, err);
     vkm_interrupt_end();
+    if (!err->status && c->retain_heal > 0 && r->state.step == (uint32_t)c->max_steps &&
+        !r->state.healed && !vkm_run_heal(r, err))
+        (void)!vkm_run_save(r, err);
     if (!err->status && r->state.step == last && r->sets[VKM_SET_HELD_OUT].n)
         (void)!evaluate_now(r, log, &sum->on, err);
 done:
