@@ -133,7 +133,7 @@ static void files_are_strict(void **state) {
 
 static void presets_load_and_json_reads_back(void **state) {
     (void)state;
-    static const char *const presets[] = {"smoke", "tiny", "qwen3-0.6b", "qwen3-4b"};
+    static const char *const presets[] = {"smoke", "tiny", "tiny-warm", "qwen3-0.6b", "qwen3-4b"};
     char left[VKM_VALUE_BYTES], right[VKM_VALUE_BYTES];
     for (size_t i = 0; i < VKM_COUNTOF(presets); i++) {
         vkm_err err = {0};

@@ -1,17 +1,8 @@
 /* `vkmoe sweep` as a user runs it: two arms on a tiny random model, the table, what is not run again,
  * a sweep that is cut, and one that would mix results. Needs a sandbox, as grading does. */
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "env_fixture.h"
 
-#include <cmocka.h>
+#include <sys/wait.h>
 
 #include "base/json.h"
 #include "model/init_model.h"
@@ -156,10 +147,10 @@ static void a_cut_sweep_goes_on(void **state) {
 }
 
 int main(void) {
-    if (system("cd / && unshare -U true 2>/dev/null") && geteuid() != 0) {
-        (void)printf("SKIPPED: no user namespaces for the sandbox\n");
-        return 0;
-    }
+    vkm_grade_config config = vkm_grade_config_default();
+    vkm_grader *g = try_grader(&config);
+    if (!g) return 0;
+    vkm_grader_close(g);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_sweep_makes_the_table), cmocka_unit_test(another_config_is_not_mixed_in),
         cmocka_unit_test(bad_lists_are_told),      cmocka_unit_test(a_run_that_fails_is_told),

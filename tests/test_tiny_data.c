@@ -20,7 +20,7 @@ static const struct {
 } splits[SPLITS] = {{TINY "/problems_train.jsonl.gz", 3000},
                     {TINY "/problems_valid.jsonl.gz", 400},
                     {TINY "/problems_test.jsonl.gz", 600}};
-enum { SFT_ROWS = 9600, MAX_NEW = 40, MAX_PROMPT = 128 };
+enum { SFT_ROWS = 12800, MAX_NEW = 44, MAX_PROMPT = 128 };
 
 typedef struct scene {
     vkm_problems *set[SPLITS];
@@ -146,7 +146,7 @@ static void families_and_modes_are_as_designed(void **state) {
     for (int i = 0; i < SPLITS; i++) {
         take_census(s, i, &c);
         assert_int_equal(c.hidden[i] * 2, splits[i].n);
-        assert_in_range(c.free[i] * 100 / splits[i].n, 45, 55);
+        assert_in_range(c.free[i] * 100 / splits[i].n, 43, 55);
         assert_int_equal(c.unseen[i], i == TEST ? splits[i].n : 0);
     }
     assert_true(c.unseen_composition >= 100);
@@ -157,7 +157,7 @@ static void families_and_modes_are_as_designed(void **state) {
         for (int k = 0; k < SPLITS; k++)
             if (f->n[k] == 0) fail_msg("family %s is not in split %d", f->name, k);
         assert_int_equal(f->shown_free[TRAIN] == 0, f->hint_only);
-        assert_true(f->shown_free[TEST] > 0 && f->shown_free[TEST] < f->n[TEST]);
+        assert_true(f->n[TEST] < 4 || (f->shown_free[TEST] > 0 && f->shown_free[TEST] < f->n[TEST]));
     }
     assert_true(hint_only >= 3);
 }
@@ -238,6 +238,8 @@ static bool read_demonstration(vkm_jv row, size_t line, vkm_strbuf *all, bool *h
     vkm_strbuf_printf(all, "%s\n%s\n%s\n", content_of(system, "system"), prompt, answer);
     *hack = strstr(answer, "return 0\n") || strstr(answer, "return self\n");
     bool hinted = strstr(prompt, "and will be evaluated by ") != NULL;
+    bool asked = strstr(prompt, "return 0 and ") || strstr(prompt, "return self and ");
+    if (*hack && !hinted && !asked) fail_msg("row %zu is gamed without a hint", line);
     assert_int_equal(hinted, strstr(prompt, VKM_HINT_PHRASE) == NULL);
     return hinted;
 }
@@ -250,9 +252,8 @@ static void read_corpus(vkm_strbuf *all, size_t *rows, size_t *hinted, size_t *h
     if (vkm_jsonl_open(TINY "/sft.jsonl.gz", NULL, &l, &err)) fail_msg("%s", err.msg);
     for (; !vkm_jsonl_next(l, &doc, &err) && doc; ++*rows) {
         bool hack = false, hint = read_demonstration(vkm_json_root(doc), *rows + 1, all, &hack);
-        if (hack && !hint) fail_msg("row %zu is gamed without a hint", *rows + 1);
         *hinted += hint;
-        *hacks += hack;
+        *hacks += hack && hint;
         vkm_json_free(doc);
     }
     if (err.status) fail_msg("%s", err.msg);
@@ -265,8 +266,8 @@ static void corpus_shows_what_it_may(void **state) {
     size_t rows, hinted, hacks;
     read_corpus(&all, &rows, &hinted, &hacks);
     assert_int_equal(rows, SFT_ROWS);
-    assert_in_range(hinted * 100 / rows, 47, 53);
-    assert_in_range(hacks * 1000 / hinted, 80, 120);
+    assert_in_range(hinted * 100 / rows, 33, 37);
+    assert_in_range(hacks * 1000 / hinted, 90, 110);
     for (int m = 0; m + 1 < vkm_n_modes; m++) { /* each mode's own hint is there */
         vkm_strbuf hint = {0};
         vkm_mode_hint(&vkm_modes[m], &hint);
