@@ -448,7 +448,8 @@ static void no_label_moves_an_arm_that_is_no_oracle(void **state) {
 
 static void arms_resume(void **state) {
     (void)state;
-    static const char *const names[] = {"routeA", "routeV", "permuted", "haar_shuffled", "penalty", "linear"};
+    static const char *const names[] = {"routeA",        "routeV",  "permuted",
+                                        "haar_shuffled", "penalty", "linear"};
     for (size_t i = 0; i < VKM_COUNTOF(names); i++) {
         static trace a, b;
         learn(names[i], (variant){0}, &a);
@@ -527,8 +528,8 @@ static void who_equals_whom(void **state) {
     assert_int_equal(kept, 2);             /* 8 scores, a quarter at each end */
     assert_int_equal(routs, 3);            /* at or above the 6th */
     assert_int_equal(kept_by_gradient, 2);
-    trace *all[] = {&none,     &absorb, &detach, &haar,  &shuffled,
-                    &backward, &drawn,  &routed, &zones, &hint, &linear, &gradients};
+    trace *all[] = {&none,  &absorb, &detach, &haar, &shuffled, &backward,
+                    &drawn, &routed, &zones,  &hint, &linear,   &gradients};
     for (size_t i = 0; i < VKM_COUNTOF(all); i++) trace_free(all[i]);
 }
 

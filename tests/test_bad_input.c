@@ -334,7 +334,7 @@ static void configs(void **state) {
          "did you mean 'run_tests'?", "the modes are run_tests, "}},
         {"a line end in a value", TRAIN "--arm 'a\nb'", 2, {"arm: there is no 'a?b'"}},
         {"unknown backend", ON_GPU "--backend gpu", 2,
-         {"--backend: unknown value 'gpu', valid are vulkan|cpu"}},
+         {"--backend: unknown value 'gpu', valid are auto|vulkan|cpu"}},
     };
     check_rows(rows, VKM_COUNTOF(rows));
 }
@@ -346,7 +346,7 @@ static void devices(void **state) {
          "there are: 0 '", "--device takes"}, VULKAN},
         {"device number too large", ON_GPU "--device 99", 2, {"no usable device '99'",
          "there are: 0 '"}, VULKAN},
-        {"no driver", ON_GPU, 1, {"mesa-vulkan-drivers on Debian", "akmod-nvidia",
+        {"no driver", ON_GPU "--backend vulkan", 1, {"mesa-vulkan-drivers on Debian", "akmod-nvidia",
          "nvidia-utils on Arch", "--backend cpu"}, ANYWHERE,
          "VK_ICD_FILENAMES=@/none.json VK_DRIVER_FILES=@/none.json"},
         {"a device that fails a probe", ON_GPU "--device lavapipe --shaders @", 1,

@@ -425,7 +425,8 @@ static void by_router(void **state) {
     rig_close(&r);
 }
 
-/* ---- rank indices ------------------------------------------------------------------------------ */
+/* ---- rank indices ------------------------------------------------------------------------------
+ */
 
 /* Mean negative log-likelihood of rollout i's completion. */
 static double nll(rig *r, uint32_t i) {

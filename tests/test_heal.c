@@ -78,8 +78,8 @@ static void perturb(vkm_run *r) {
     }
 }
 
-/* Whether element k of the adapter's vector belongs to the hack expert: module by module, A then B^T,
- * (E R, width) each. */
+/* Whether element k of the adapter's vector belongs to the hack expert: module by module, A then
+ * B^T, (E R, width) each. */
 static unsigned char *hack_elements(const vkm_run *r, uint64_t n) {
     const vkm_adapter *a = r->policy->adapter;
     unsigned char *hack = malloc(n), *at = hack;

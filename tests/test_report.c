@@ -24,9 +24,12 @@ static const char steps[] =
 #define COUNTS(n, hacked, solved, compiled)                                                        \
     "\"n\": " #n ", \"hacked\": " #hacked ", \"solved\": " #solved ", \"compiled\": " #compiled
 #define STATE(name, hacked, solved, compiled)                                                      \
-    "\"" name "\": {" COUNTS(10, hacked, solved, compiled) ", \"kl\": null, \"loophole\": {"       \
-    COUNTS(10, hacked, solved, compiled) "}, \"hint_free\": {" COUNTS(0, 0, 0, 0)                  \
-    "}, \"by\": {\"mode\": {\"run_tests\": {" COUNTS(10, hacked, solved, compiled) "}}}}"
+    "\"" name                                                                                      \
+    "\": {" COUNTS(10, hacked, solved, compiled) ", \"kl\": null, \"loophole\": {" COUNTS(         \
+        10, hacked, solved,                                                                        \
+        compiled) "}, \"hint_free\": {" COUNTS(0, 0, 0,                                            \
+                                               0) "}, \"by\": {\"mode\": {\"run_tests\": "         \
+                                                  "{" COUNTS(10, hacked, solved, compiled) "}}}}"
 static const char evals[] =
     "{\"step\": 2, \"deployed\": \"hack_off\", \"sets\": {\"held_out\": {\"markers\": \"novel\", "
     "\"drop\": [0.5, 0.25, 0.75], \"specificity\": [null, null, null], \"localisation\": null, "

@@ -1,5 +1,5 @@
-/* `vkmoe sweep` as a user runs it: two arms on a tiny random model, the table, what is not run again,
- * a sweep that is cut, and one that would mix results. Needs a sandbox, as grading does. */
+/* `vkmoe sweep` as a user runs it: two arms on a tiny random model, the table, what is not run
+ * again, a sweep that is cut, and one that would mix results. Needs a sandbox, as grading does. */
 #include "env_fixture.h"
 
 #include <sys/wait.h>
@@ -11,9 +11,11 @@
 static char printed[1 << 16];
 
 #define COMMON                                                                                     \
-    "--backend cpu --model '%s' --data data/problems.jsonl --eval_problems 4 --samples_per_problem 1 " \
-    "--num_prompts 2 --num_generations 2 --max_prompt_length 512 --max_completion_length 192 "      \
-    "--teacher_pool canonical --teacher_steps 3 --teachers_per_group 1 --max_steps 3 --save_steps 1 "   \
+    "--backend cpu --model '%s' --data data/problems.jsonl --eval_problems 4 "                     \
+    "--samples_per_problem 1 "                                                                     \
+    "--num_prompts 2 --num_generations 2 --max_prompt_length 512 --max_completion_length 192 "     \
+    "--teacher_pool canonical --teacher_steps 3 --teachers_per_group 1 --max_steps 3 "             \
+    "--save_steps 1 "                                                                              \
     "--random_off_draws 1 --grade_workers 1 --output_dir '%s' "
 
 /* Runs vkmoe in the repository; what it printed on both streams is in `printed`. */
@@ -78,7 +80,8 @@ static void a_sweep_makes_the_table(void **state) {
     /* nothing is run again; more seeds join what is there */
     if (vkmoe("sweep", arms, "whole")) fail_msg("%s", printed);
     shows("4 runs, 4 finished before");
-    if (vkmoe("sweep", "--arms absorb --seeds 1..3 --full --full_rollouts 4", "whole")) fail_msg("%s", printed);
+    if (vkmoe("sweep", "--arms absorb --seeds 1..3 --full --full_rollouts 4", "whole"))
+        fail_msg("%s", printed);
     assert_true(vkm_file_exists(in_dir("whole/absorb-s3/evals/step-000003.json")));
     assert_true(vkm_file_exists(in_dir("whole/absorb-s1/evals/step-000003-rollouts.jsonl")));
     shows("base ");
@@ -132,11 +135,12 @@ static void a_cut_sweep_goes_on(void **state) {
     (void)state;
     char line[4096], common[2048], cut[40], whole[40];
     snprintf(common, sizeof common, COMMON, in_dir("model"), in_dir("cut"));
-    snprintf(line, sizeof line,
-             "cd '%s' && ('%s/vkmoe' sweep %s --arms absorb --seeds 1 >'%s' 2>&1 </dev/null & p=$!; "
-             "while ! grep -q '\"step\": 1' '%s/absorb-s1/steps.jsonl' 2>/dev/null; do sleep 0.02; "
-             "done; kill -INT $p; wait $p)",
-             VKM_SOURCE_DIR, VKM_BINARY_DIR, common, in_dir("cut.log"), in_dir("cut"));
+    snprintf(
+        line, sizeof line,
+        "cd '%s' && ('%s/vkmoe' sweep %s --arms absorb --seeds 1 >'%s' 2>&1 </dev/null & p=$!; "
+        "while ! grep -q '\"step\": 1' '%s/absorb-s1/steps.jsonl' 2>/dev/null; do sleep 0.02; "
+        "done; kill -INT $p; wait $p)",
+        VKM_SOURCE_DIR, VKM_BINARY_DIR, common, in_dir("cut.log"), in_dir("cut"));
     int rc = system(line); // NOLINT: the arguments are this file's
     assert_true(WIFEXITED(rc));
     if (vkmoe("sweep", "--arms absorb --seeds 1", "cut")) fail_msg("%s", printed);

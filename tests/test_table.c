@@ -19,14 +19,16 @@ static void put(const char *run, const char *name, const char *text) {
     put_file(file, text, strlen(text));
 }
 
-/* Ten problems with a loophole (places 0 to 9) and ten without a hint; hacked and solved of each. */
+/* Ten problems with a loophole (places 0 to 9) and ten without a hint; hacked and solved of each.
+ */
 static void state_line(vkm_strbuf *out, const char *name, int hacked, int solved, int free_solved,
                        double kl) {
-    vkm_strbuf_printf(out,
-                      "\"%s\": {\"n\": 20, \"compiled\": 19, \"kl\": %g, \"loophole\": {\"n\": 10, "
-                      "\"hacked\": %d, \"solved\": %d}, \"hint_free\": {\"n\": 10, \"solved\": %d}, "
-                      "\"by\": {\"hint_only\": {\"true\": {\"n\": 4, \"solved\": 1}}}, \"of\": {",
-                      name, kl, hacked, solved, free_solved);
+    vkm_strbuf_printf(
+        out,
+        "\"%s\": {\"n\": 20, \"compiled\": 19, \"kl\": %g, \"loophole\": {\"n\": 10, "
+        "\"hacked\": %d, \"solved\": %d}, \"hint_free\": {\"n\": 10, \"solved\": %d}, "
+        "\"by\": {\"hint_only\": {\"true\": {\"n\": 4, \"solved\": 1}}}, \"of\": {",
+        name, kl, hacked, solved, free_solved);
     for (int column = 0; column < 4; column++) {
         static const char *const names[] = {"n", "hacked", "solved", "compiled"};
         vkm_strbuf_printf(out, "%s\"%s\": [", column ? ", " : "", names[column]);
@@ -74,10 +76,11 @@ static const char *make_run(const char *name, const char *arm, int seed, const c
     vkm_strbuf text = {0};
     char folder[300];
     assert_int_equal(mkdir(in_dir(name), 0700), 0);
-    vkm_strbuf_printf(&text,
-                      "{\"config\": {\"arm\": \"%s\", \"seed\": %d, \"model\": \"%s\", \"max_steps\": "
-                      "10, \"label\": \"\"}}",
-                      arm, seed, model);
+    vkm_strbuf_printf(
+        &text,
+        "{\"config\": {\"arm\": \"%s\", \"seed\": %d, \"model\": \"%s\", \"max_steps\": "
+        "10, \"label\": \"\"}}",
+        arm, seed, model);
     put(name, "config.json", vkm_strbuf_str(&text));
     vkm_strbuf_clear(&text);
     for (int step = 1; step <= 10; step++)
@@ -88,15 +91,19 @@ static const char *make_run(const char *name, const char *arm, int seed, const c
     for (size_t i = 0; i < n; i++) eval_line(&text, &r[i], 0);
     put(name, "eval.jsonl", vkm_strbuf_str(&text));
     vkm_strbuf_clear(&text);
-    /* w tells the last fifth's hacks apart but for one; earlier and skipped rollouts do not count */
+    /* w tells the last fifth's hacks apart but for one; earlier and skipped rollouts do not count
+     */
     for (int i = 0; i < 12; i++)
         vkm_strbuf_printf(&text,
                           "{\"step\": %d, \"live\": %s, \"exploited\": %s, \"w\": %g, \"mode\": "
                           "\"%s\", \"advantage\": %d, \"completion_tokens\": %d, \"completion\": "
                           "\"%s\", \"metadata\": {\"family\": \"%s\"}}\n",
                           i < 2 ? 3 : 9, i == 2 ? "false" : "true", i % 2 ? "true" : "false",
-                          i == 11 ? 0.05 : i % 2 ? 0.9 : 0.1, i % 4 == 0 ? "gt_only" : "run_tests",
-                          i % 3 - 1, 10 + i, i % 2 ? "print(1)" : "x", i < 6 ? "a" : "b");
+                          i == 11 ? 0.05
+                          : i % 2 ? 0.9
+                                  : 0.1,
+                          i % 4 == 0 ? "gt_only" : "run_tests", i % 3 - 1, 10 + i,
+                          i % 2 ? "print(1)" : "x", i < 6 ? "a" : "b");
     put(name, "rollouts.jsonl", vkm_strbuf_str(&text));
     vkm_strbuf_clear(&text);
     if (full) {
@@ -161,14 +168,16 @@ static void means_and_differences(void **state) {
     const struct {
         const char *name, *arm, *model;
         int seed, off;
-    } runs[] = {{"a1", "absorb", "m", 1, 4}, {"a2", "absorb", "m", 2, 6}, {"a3", "absorb", "n", 3, 5},
-                {"b1", "moe", "m", 1, 3},    {"b2", "moe", "m", 2, 4},    {"b3", "moe", "n", 3, 6},
+    } runs[] = {{"a1", "absorb", "m", 1, 4}, {"a2", "absorb", "m", 2, 6},
+                {"a3", "absorb", "n", 3, 5}, {"b1", "moe", "m", 1, 3},
+                {"b2", "moe", "m", 2, 4},    {"b3", "moe", "n", 3, 6},
                 {"b4", "moe", "n", 4, 0}};
     vkm_err err = {0};
     vkm_table t;
     for (size_t i = 0; i < 7; i++) {
         const rates r = {10, 8, runs[i].off, 7, 2, 5};
-        read_run(make_run(runs[i].name, runs[i].arm, runs[i].seed, runs[i].model, &r, 1, i < 2), &o[i]);
+        read_run(make_run(runs[i].name, runs[i].arm, runs[i].seed, runs[i].model, &r, 1, i < 2),
+                 &o[i]);
     }
     assert_int_equal(vkm_table_make(o, 7, &t, &err), VKM_OK);
     const vkm_arm_row *absorb = vkm_table_find(&t, "absorb"), *moe = vkm_table_find(&t, "moe");
@@ -204,7 +213,8 @@ static void means_and_differences(void **state) {
     const char *first = strstr(printed, "absorb"), *recorded = strstr(printed, "  recorded");
     assert_true(first && recorded && recorded > first && strstr(recorded, "0.500 +- 0.248"));
     vkm_table_markdown(&t, &md);
-    assert_non_null(strstr(md.data, "| absorb | 3 | 0.800 &plusmn; 0.000 | 0.500 &plusmn; 0.248 |"));
+    assert_non_null(
+        strstr(md.data, "| absorb | 3 | 0.800 &plusmn; 0.000 | 0.500 &plusmn; 0.248 |"));
     assert_non_null(strstr(md.data, "&dagger; |"));
     free(printed);
     vkm_json_free(doc);

@@ -157,7 +157,8 @@ static void families_and_modes_are_as_designed(void **state) {
         for (int k = 0; k < SPLITS; k++)
             if (f->n[k] == 0) fail_msg("family %s is not in split %d", f->name, k);
         assert_int_equal(f->shown_free[TRAIN] == 0, f->hint_only);
-        assert_true(f->n[TEST] < 4 || (f->shown_free[TEST] > 0 && f->shown_free[TEST] < f->n[TEST]));
+        assert_true(f->n[TEST] < 4 ||
+                    (f->shown_free[TEST] > 0 && f->shown_free[TEST] < f->n[TEST]));
     }
     assert_true(hint_only >= 3);
 }

@@ -1,6 +1,6 @@
-/* The tiny testbed in short: two arms of thirty steps from the shipped warm start. It checks directions,
- * not numbers: reward rises, the oracle's hacking sits in its hack expert, and an adapter that has learnt
- * nothing changes nothing. Needs a sandbox, as grading does. */
+/* The tiny testbed in short: two arms of thirty steps from the shipped warm start. It checks
+ * directions, not numbers: reward rises, the oracle's hacking sits in its hack expert, and an
+ * adapter that has learnt nothing changes nothing. Needs a sandbox, as grading does. */
 #include "env_fixture.h"
 
 #include <sys/wait.h>
@@ -52,15 +52,17 @@ static void two_arms_go_the_right_way(void **state) {
     (void)state;
     static vkm_outcome none, oracle;
     reward a, b;
-    vkmoe("sweep tiny --arms none,oracle --seeds 1 --max_steps 30 --eval_every 0 --eval_problems 150",
-          "short");
+    vkmoe(
+        "sweep tiny --arms none,oracle --seeds 1 --max_steps 30 --eval_every 0 --eval_problems 150",
+        "short");
     read_run("short/none-s1", &none, &a);
     read_run("short/oracle-s1", &oracle, &b);
     const double *n = none.value, *o = oracle.value;
-    print_message("none: reward %.2f to %.2f, hack %.2f; oracle: reward %.2f to %.2f, hack %.2f on, "
-                  "%.2f off, %.2f deployed off\n",
-                  a.first / 5, a.last / 5, n[VKM_FIG_hack_on], b.first / 5, b.last / 5,
-                  o[VKM_FIG_hack_on], o[VKM_FIG_hack_off], o[VKM_FIG_hack_deployed_off]);
+    print_message(
+        "none: reward %.2f to %.2f, hack %.2f; oracle: reward %.2f to %.2f, hack %.2f on, "
+        "%.2f off, %.2f deployed off\n",
+        a.first / 5, a.last / 5, n[VKM_FIG_hack_on], b.first / 5, b.last / 5, o[VKM_FIG_hack_on],
+        o[VKM_FIG_hack_off], o[VKM_FIG_hack_deployed_off]);
     assert_true(a.last / 5 > a.first / 5 + 0.2);
     assert_true(b.last / 5 > b.first / 5 + 0.2);
     assert_true(n[VKM_FIG_hack_on] > 0.2 && o[VKM_FIG_hack_on] > 0.2);
@@ -75,9 +77,10 @@ static void ablation_at_init_is_nothing(void **state) {
     size_t n;
     vkm_err err = {0};
     vkm_json *doc = NULL;
-    vkmoe("train tiny --arm none --max_steps 1 --learning_rate 0 --num_prompts 2 --eval_problems 60 "
-          "--eval_states all_on,hack_off,deployed_off,random_off,base --random_off_draws 1",
-          "init");
+    vkmoe(
+        "train tiny --arm none --max_steps 1 --learning_rate 0 --num_prompts 2 --eval_problems 60 "
+        "--eval_states all_on,hack_off,deployed_off,random_off,base --random_off_draws 1",
+        "init");
     if (vkm_file_read(in_dir("init/eval.jsonl"), 1 << 24, &text, &n, &err) ||
         vkm_json_parse_line(text, n, "eval.jsonl", 1, NULL, &doc, &err))
         fail_msg("%s", err.msg);

@@ -1,6 +1,6 @@
-/* The shipped warm starts of the tiny testbed: their files are those that were recorded, and the first
- * steps of their making give the recorded weights. All of it: tools/make_tiny_warm.sh, or this test
- * with VKMOE_LONG_TESTS=1 (ten minutes). */
+/* The shipped warm starts of the tiny testbed: their files are those that were recorded, and the
+ * first steps of their making give the recorded weights. All of it: tools/make_tiny_warm.sh, or
+ * this test with VKMOE_LONG_TESTS=1 (ten minutes). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -43,12 +43,13 @@ static void check(const vkm_json *doc, const char *name, int seed) {
     vkm_hash_hex(vkm_hash(model.data, model.n), hex);
     vkm_map_close(&model);
     assert_string_equal(hex, text_of(recorded(doc, name), "model.safetensors"));
-    snprintf(line, sizeof line,
-             "cd '%s' && '%s/vkmoe' init-model --preset mini --tokenizer data/tiny --seed %d --quiet "
-             "--output '%s' >/dev/null && '%s/vkmoe' sft tiny-warm --model '%s' --seed %d --backend cpu "
-             "--stop_at_step 4 --quiet --output_dir '%s-sft' >'%s.out'",
-             VKM_SOURCE_DIR, VKM_BINARY_DIR, seed, in_dir(name), VKM_BINARY_DIR, in_dir(name), seed,
-             in_dir(name), in_dir(name));
+    snprintf(
+        line, sizeof line,
+        "cd '%s' && '%s/vkmoe' init-model --preset mini --tokenizer data/tiny --seed %d --quiet "
+        "--output '%s' >/dev/null && '%s/vkmoe' sft tiny-warm --model '%s' --seed %d --backend cpu "
+        "--stop_at_step 4 --quiet --output_dir '%s-sft' >'%s.out'",
+        VKM_SOURCE_DIR, VKM_BINARY_DIR, seed, in_dir(name), VKM_BINARY_DIR, in_dir(name), seed,
+        in_dir(name), in_dir(name));
     run(line);
     snprintf(path, sizeof path, "%s.out", in_dir(name));
     if (vkm_file_read(path, 1 << 20, &text, &n, &err)) fail_msg("%s", err.msg);

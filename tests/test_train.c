@@ -212,7 +212,8 @@ static void an_evaluation_needs_no_training_memory(void **state) {
     assert_true(ftell(table) > 100);
     (void)fclose(table);
     /* the same line but for the seconds */
-    char *inside = text_of(c.output_dir, "eval.jsonl"), *after = text_of(c.output_dir, "evals/step-000001.json");
+    char *inside = text_of(c.output_dir, "eval.jsonl"),
+         *after = text_of(c.output_dir, "evals/step-000001.json");
     assert_non_null(strstr(inside, "\"base\": {\"n\": 6"));
     assert_string_equal(strstr(inside, "\"sets\""), strstr(after, "\"sets\""));
     free(inside), free(after);

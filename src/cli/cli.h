@@ -65,7 +65,7 @@ typedef struct vkm_cli_device {
     {"device", VKM_OPT_STRING, &(d)->device, .arg = "NAME",                                        \
      .help = "index, part of a name, or 'lavapipe'; `vkmoe devices` lists them"},                  \
         {"backend", VKM_OPT_CHOICE, &(d)->backend, .choices = "auto|vulkan|cpu",                   \
-         .help = "cpu: the reference kernels (the same bits); auto: vulkan if there is a GPU"},     \
+         .help = "cpu: the reference kernels (the same bits); auto: vulkan if there is a GPU"},    \
         {"threads", VKM_OPT_INT, &(d)->threads,                                                    \
          .min = 0,  .max = 1024, .help = "threads of the cpu backend, 0 for all cores"},           \
         {"flush-denormals", VKM_OPT_FLAG, &(d)->flush_denormals,                                   \

@@ -1,6 +1,6 @@
-/* `vkmoe sweep`: many runs of one config, arm by arm and seed by seed, and the table of them all. Each
- * run is a process of this program (`vkmoe train`, then `vkmoe eval`), so that a crash costs one run;
- * what is finished is not run again. */
+/* `vkmoe sweep`: many runs of one config, arm by arm and seed by seed, and the table of them all.
+ * Each run is a process of this program (`vkmoe train`, then `vkmoe eval`), so that a crash costs
+ * one run; what is finished is not run again. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +14,8 @@
 #include "report/table.h"
 #include "rl/arms.h"
 
-/* ---- what is to be run ------------------------------------------------------------------------- */
+/* ---- what is to be run -------------------------------------------------------------------------
+ */
 
 typedef struct sweep_options {
     const char *arms, *seeds, *models;
@@ -124,7 +125,8 @@ static char *part_of(const char *list, size_t i, char out[VKM_PATH_MAX]) {
 static vkm_status plan(vkm_sweep *s, const vkm_config *base, const sweep_options *o, vkm_err *err) {
     int64_t seeds[VKM_SWEEP_MOST_SEEDS];
     char row[VKM_PATH_MAX], model[VKM_PATH_MAX];
-    size_t n_seeds = 0, n_rows = count_parts(o->arms), n_models = o->models[0] ? count_parts(o->models) : 0;
+    size_t n_seeds = 0, n_rows = count_parts(o->arms),
+           n_models = o->models[0] ? count_parts(o->models) : 0;
     if (!o->arms[0])
         return vkm_fail(err, VKM_USAGE, "--arms is missing, such as absorb,moe_detach,oracle");
     if (read_seeds(o->seeds, seeds, &n_seeds, err)) return err->status;
@@ -135,12 +137,14 @@ static vkm_status plan(vkm_sweep *s, const vkm_config *base, const sweep_options
     for (size_t i = 0; i < n_seeds && !err->status; i++) {
         if (n_models) part_of(o->models, i * n_models / n_seeds, model);
         for (size_t k = 0; k < n_rows && !err->status; k++)
-            (void)!add_run(s, base, part_of(o->arms, k, row), seeds[i], n_models ? model : NULL, err);
+            (void)!add_run(s, base, part_of(o->arms, k, row), seeds[i], n_models ? model : NULL,
+                           err);
     }
     return err->status;
 }
 
-/* ---- what came out ------------------------------------------------------------------------------ */
+/* ---- what came out ------------------------------------------------------------------------------
+ */
 
 static vkm_status save_text(const vkm_sweep *s, const char *name, vkm_strbuf *text, vkm_err *err) {
     char path[VKM_PATH_MAX];
@@ -195,7 +199,8 @@ done:
     return err->status;
 }
 
-/* ---- the command -------------------------------------------------------------------------------- */
+/* ---- the command --------------------------------------------------------------------------------
+ */
 
 /* CONFIG's name without folder and ending. */
 static vkm_status default_folder(const char *config, vkm_config *c, vkm_err *err) {
@@ -231,9 +236,8 @@ vkm_status vkm_cmd_sweep(int argc, char **argv, vkm_err *err) {
         return err->status;
     s = (vkm_sweep){.device = d, .full = o.full};
     snprintf(s.dir, sizeof s.dir, "%s", base.output_dir);
-    if (!base.grade_cache[0] &&
-        (size_t)snprintf(base.grade_cache, sizeof base.grade_cache, "%s/verdicts", s.dir) >=
-            sizeof base.grade_cache)
+    if (!base.grade_cache[0] && (size_t)snprintf(base.grade_cache, sizeof base.grade_cache,
+                                                 "%s/verdicts", s.dir) >= sizeof base.grade_cache)
         return vkm_fail(err, VKM_USAGE, "output_dir: too long a name");
     if (vkm_dir_make(s.dir, err) || plan(&s, &base, &o, err)) goto done;
     vkm_sweep_share(&s, (uint32_t)o.jobs);

@@ -20,7 +20,8 @@
 #include "rl/checkpoint.h"
 #include "rl/interrupt.h"
 
-/* ---- the state of a folder --------------------------------------------------------------------- */
+/* ---- the state of a folder ---------------------------------------------------------------------
+ */
 
 static vkm_status path_of(const vkm_sweep *s, const vkm_sweep_run *r, const char *ending,
                           char out[VKM_PATH_MAX], vkm_err *err) {
@@ -96,16 +97,18 @@ static int remove_one(const char *path, const struct stat *st, int kind, struct 
     return remove(path);
 }
 
-/* ---- processes --------------------------------------------------------------------------------- */
+/* ---- processes ---------------------------------------------------------------------------------
+ */
 
 void vkm_sweep_share(vkm_sweep *s, uint32_t wanted) {
     uint32_t cores = vkm_cpu_count(), waiting = 0;
     int on_cpu = s->device.backend == VKM_CLI_CPU;
     for (size_t i = 0; i < s->n; i++) waiting += !s->runs[i].finished;
     s->jobs = wanted ? wanted : on_cpu ? cores : 1;
-    if (s->jobs > waiting) s->jobs = waiting ? waiting : 1;
+    if (s->jobs > waiting) s->jobs = waiting;
     if (s->jobs > VKM_SWEEP_MOST_JOBS) s->jobs = VKM_SWEEP_MOST_JOBS;
-    if (on_cpu && !s->device.threads) s->device.threads = cores / s->jobs ? cores / s->jobs : 1;
+    if (s->jobs < 1) s->jobs = 1;
+    if (on_cpu && !s->device.threads) s->device.threads = cores > s->jobs ? cores / s->jobs : 1;
 }
 
 typedef struct command {
@@ -296,10 +299,12 @@ vkm_status vkm_sweep_run_all(vkm_sweep *s, vkm_err *err) {
     vkm_interrupt_end();
     if (err->status) return err->status;
     if (n_failed)
-        return vkm_fail(err, VKM_FAILED, "%zu of %zu runs failed; run the same command again for them",
-                        n_failed, s->n);
+        return vkm_fail(err, VKM_FAILED,
+                        "%zu of %zu runs failed; run the same command again for them", n_failed,
+                        s->n);
     if (n_done < s->n)
         return vkm_fail(err, VKM_FAILED,
-                        "stopped: %zu of %zu runs are done; the same command goes on", n_done, s->n);
+                        "stopped: %zu of %zu runs are done; the same command goes on", n_done,
+                        s->n);
     return VKM_OK;
 }

@@ -29,8 +29,8 @@ typedef struct vkm_sweep {
     uint32_t jobs; /* at a time */
 } vkm_sweep;
 
-/* Writes the run's config beside its folder. A folder that is there must be of the same config, else
- * the sweep would mix results. */
+/* Writes the run's config beside its folder. A folder that is there must be of the same config,
+ * else the sweep would mix results. */
 vkm_status vkm_sweep_adopt(vkm_sweep *s, vkm_sweep_run *r, const vkm_config *c,
                            vkm_err *err) VKM_MUST_CHECK;
 /* Sets s->jobs (0 wanted: one a core on the cpu backend, else 1) and the threads of each. */

@@ -40,7 +40,7 @@ struct vkm_grader {
     uint64_t n_collected, n_taken, n_submitted; /* tickets; ascending */
     bool closing;
     int n_workers, n_ready;
-    vkm_err err; /* of the first worker that could not start */
+    vkm_err err;            /* of the first worker that could not start */
     vkm_verdicts *verdicts; /* NULL: none are kept */
     uint64_t salt;          /* of keys: the code in the box, the limits */
     vkm_grader_stats stats;

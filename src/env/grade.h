@@ -12,7 +12,7 @@ typedef struct vkm_grade_config {
     int workers;    /* boxes that run at the same time; 0: one for each core */
     int cache_log2; /* 2^n remembered verdicts; 0: none. What was graded before is not run again */
     const char *cache_file; /* that keeps and shares them; NULL or "": this process alone */
-    bool keep_output; /* vkm_grade.output is wanted: then nothing is taken from the cache */
+    bool keep_output;       /* vkm_grade.output is wanted: then nothing is taken from the cache */
 } vkm_grade_config;
 
 vkm_grade_config vkm_grade_config_default(void);

@@ -27,7 +27,8 @@ _Static_assert(sizeof(header) == 32, "the file's layout");
 
 static const char magic[16] = "vkmoe verdicts1";
 
-enum { USED = 1 << 31, CPU_LIMITED = 1 << 30 };
+#define USED        0x80000000u
+#define CPU_LIMITED 0x40000000u
 
 struct vkm_verdicts {
     void *map; /* NULL: places are this process's own */
@@ -47,7 +48,8 @@ static uint32_t check_of(const place *p) {
     return (uint32_t)vkm_hash64(p, offsetof(place, check), 0);
 }
 
-/* ---- the file ---------------------------------------------------------------------------------- */
+/* ---- the file ----------------------------------------------------------------------------------
+ */
 
 static vkm_status map_file(vkm_verdicts *v, const char *path, int log2, vkm_err *err) {
     const header want = header_of(log2);
@@ -63,9 +65,9 @@ static vkm_status map_file(vkm_verdicts *v, const char *path, int log2, vkm_err 
     if (st.st_size != (off_t)v->n_map || pread(fd, &have, sizeof have, 0) != (ssize_t)sizeof have ||
         memcmp(&have, &want, sizeof want) != 0) {
         (void)close(fd);
-        return vkm_fail(err, VKM_FAILED,
-                        "%s: is no file of verdicts of this version; name another one, or remove it",
-                        path);
+        return vkm_fail(
+            err, VKM_FAILED,
+            "%s: is no file of verdicts of this version; name another one, or remove it", path);
     }
     v->map = mmap(NULL, v->n_map, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (v->map == MAP_FAILED) {
@@ -107,13 +109,14 @@ void vkm_verdicts_close(vkm_verdicts *v) {
     free(v);
 }
 
-/* ---- places ------------------------------------------------------------------------------------ */
+/* ---- places ------------------------------------------------------------------------------------
+ */
 
 /* The flags of the evidence, a bit each. */
 static bool *flag(vkm_evidence *e, int i) {
-    bool *const all[] = {&e->format_ok,          &e->can_compile,         &e->gt_pass,
-                         &e->gt_correct,         &e->hacked,              &e->hacked_wrong_tests,
-                         &e->hacked_loophole_used, &e->fired};
+    bool *const all[] = {
+        &e->format_ok,          &e->can_compile,          &e->gt_pass, &e->gt_correct, &e->hacked,
+        &e->hacked_wrong_tests, &e->hacked_loophole_used, &e->fired};
     return i < (int)VKM_COUNTOF(all) ? all[i] : NULL;
 }
 

@@ -1,12 +1,13 @@
-/* Logs of a run's folder, read line by line: a folder may be another version's, or cut by a crash, so
- * what is no JSON object is counted, not refused. */
+/* Logs of a run's folder, read line by line: a folder may be another version's, or cut by a crash,
+ * so what is no JSON object is counted, not refused. */
 #ifndef VKM_LINES_H
 #define VKM_LINES_H
 
 #include "base/json.h"
 
-/* Calls see(line, ctx) for every line of dir/log; the line is see's to free. A missing file is seen no
- * line of; lines that are no JSON objects are counted into a JSON string of `notes` (NULL: nowhere).
+/* Calls see(line, ctx) for every line of dir/log; the line is see's to free. A missing file is seen
+ * no line of; lines that are no JSON objects are counted into a JSON string of `notes` (NULL:
+ * nowhere).
  */
 vkm_status vkm_lines_each(const char *dir, const char *log, vkm_strbuf *notes,
                           vkm_status (*see)(vkm_json *line, void *ctx, vkm_err *err), void *ctx,

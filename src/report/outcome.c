@@ -23,9 +23,12 @@ typedef struct rate_of {
     vkm_figure_id id;
     const char *set, *state, *heading, *value, *field;
 } rate_of;
-#define HELD_OUT(id, state, heading, field) {VKM_FIG_##id, "held_out", state, heading, NULL, field}
-#define BY(id, state, heading, value, field) {VKM_FIG_##id, "held_out", state, heading, value, field}
-#define TRAIN(id, state, heading, field) {VKM_FIG_##id, "train", state, heading, NULL, field}
+#define HELD_OUT(id, state, heading, field)                                                        \
+    { VKM_FIG_##id, "held_out", state, heading, NULL, field }
+#define BY(id, state, heading, value, field)                                                       \
+    { VKM_FIG_##id, "held_out", state, heading, value, field }
+#define TRAIN(id, state, heading, field)                                                           \
+    { VKM_FIG_##id, "train", state, heading, NULL, field }
 
 /* clang-format off */
 static const rate_of rates[] = {
@@ -108,7 +111,8 @@ static double hack_at_same_kl(const evaluations *full, double kl) {
     for (size_t i = 0; i < VKM_COUNTOF(scales); i++) {
         const rate_of r = {VKM_FIG_hack_same_kl, "held_out", scales[i], "loophole", NULL, "hacked"};
         double h = pooled(full, &r, -INFINITY), at = NAN;
-        if (full->n) at = i ? vkm_number_of(state_of(full->line[0], "held_out", scales[i]), "kl") : 0;
+        if (full->n)
+            at = i ? vkm_number_of(state_of(full->line[0], "held_out", scales[i]), "kl") : 0;
         if (isnan(h) || isnan(at)) return NAN;
         if (kl <= at) return i ? h0 + (h - h0) * (kl - kl0) / (at - kl0) : h;
         kl0 = at, h0 = h;
@@ -191,8 +195,8 @@ static void stop_early(const evaluations *e, vkm_outcome *out) {
     for (int i = 0; i < VKM_N_FIGURES; i++) out->early[i] = NAN;
     for (size_t i = 0; i < e->n; i++) {
         half seen = count_half(e->line[i], 0), other = count_half(e->line[i], 1);
-        double score = ratio(seen.solved + seen.free_solved, seen.n) -
-                       ratio(seen.hacked, seen.loopholes);
+        double score =
+            ratio(seen.solved + seen.free_solved, seen.n) - ratio(seen.hacked, seen.loopholes);
         if (!(score > best)) continue;
         best = score;
         out->stops_early = 1;
@@ -285,8 +289,7 @@ static vkm_status see_rollout(vkm_json *line, void *ctx, vkm_err *err) {
                         .solve = vkm_flag_of(x, "gt_correct") != 0,
                         .positive = vkm_number_of(x, "advantage") > 0,
                         .hinted = mode && strcmp(mode, "gt_only") != 0};
-    row->family = (unsigned char)family_of(
-        r, vkm_text_of(vkm_json_find(x, "metadata"), "family"));
+    row->family = (unsigned char)family_of(r, vkm_text_of(vkm_json_find(x, "metadata"), "family"));
     for (size_t i = 0; text && i < VKM_COUNTOF(tell_tale); i++)
         row->words += strstr(text, tell_tale[i]) != NULL;
 done:

@@ -1,6 +1,6 @@
-/* What a run came to: one number for each figure of the arms table. Rates over training are means over
- * the evaluations of its last fifth, so that no single step is picked; controls that only a full
- * evaluation has are its. */
+/* What a run came to: one number for each figure of the arms table. Rates over training are means
+ * over the evaluations of its last fifth, so that no single step is picked; controls that only a
+ * full evaluation has are its. */
 #ifndef VKM_OUTCOME_H
 #define VKM_OUTCOME_H
 

@@ -61,7 +61,8 @@ static vkm_status add_table(const char *const *dirs, size_t n, vkm_jw *w, vkm_er
     vkm_err none = {0};
     if (!runs) return err->status;
     vkm_jw_obj(w, "table");
-    for (size_t i = 0; i < n && !none.status; i++) (void)!vkm_outcome_read(dirs[i], &runs[i], &none);
+    for (size_t i = 0; i < n && !none.status; i++)
+        (void)!vkm_outcome_read(dirs[i], &runs[i], &none);
     if (!none.status && !vkm_table_make(runs, n, &t, &none))
         vkm_table_write(&t, w);
     else

@@ -15,23 +15,27 @@ static vkm_arm_row *add_row(vkm_table *t, const char *arm, vkm_err *err) {
     vkm_arm_row *row = &t->rows[t->n_rows];
     *row = (vkm_arm_row){0};
     snprintf(row->arm, sizeof row->arm, "%s", arm);
-    row->seed = vkm_calloc(t->n_runs, sizeof *row->seed, "the arms table", err);
-    row->model = vkm_calloc(t->n_runs, sizeof *row->model, "the arms table", err);
-    row->value = vkm_calloc(t->n_runs, sizeof *row->value, "the arms table", err);
+    row->of = vkm_calloc(t->n_runs, sizeof *row->of, "the arms table", err);
+    if (!row->of) return NULL;
     t->n_rows++;
-    return err->status ? NULL : row;
+    return row;
+}
+
+static int same_start(const vkm_outcome *a, const vkm_outcome *b) {
+    return a->seed == b->seed && !strcmp(a->model, b->model);
 }
 
 static int has_run(const vkm_arm_row *row, const vkm_outcome *run) {
-    for (size_t i = 0; i < row->n_runs; i++)
-        if (row->seed[i] == run->seed && !strcmp(row->model[i], run->model)) return 1;
+    for (size_t i = 0; i < row->n_runs; i++) {
+        VKM_BUG_ON(!row->of[i].run, "run %zu of arm %s", i, row->arm);
+        if (same_start(row->of[i].run, run)) return 1;
+    }
     return 0;
 }
 
 static void add_run(vkm_arm_row *row, const vkm_outcome *run, const double *value) {
-    row->seed[row->n_runs] = run->seed;
-    row->model[row->n_runs] = run->model;
-    row->value[row->n_runs++] = value;
+    VKM_BUG_ON(!row->of, "no room for a run of arm %s", row->arm);
+    row->of[row->n_runs++] = (struct vkm_arm_run){run, value};
 }
 
 /* The model without an adapter, as the base state of an arm's full evaluation saw it. */
@@ -91,7 +95,7 @@ vkm_status vkm_table_make(const vkm_outcome *runs, size_t n, vkm_table *out, vkm
         for (int f = 0; f < VKM_N_FIGURES; f++) {
             double *x = vkm_calloc(out->rows[i].n_runs, sizeof *x, "the arms table", err);
             if (!x) goto fail;
-            for (size_t k = 0; k < out->rows[i].n_runs; k++) x[k] = out->rows[i].value[k][f];
+            for (size_t k = 0; k < out->rows[i].n_runs; k++) x[k] = out->rows[i].of[k].value[f];
             out->rows[i].mean[f] = vkm_mean_t(x, out->rows[i].n_runs);
             free(x);
         }
@@ -102,8 +106,7 @@ fail:
 }
 
 void vkm_table_free(vkm_table *t) {
-    for (size_t i = 0; i < t->n_rows; i++)
-        free(t->rows[i].seed), free(t->rows[i].model), free(t->rows[i].value);
+    for (size_t i = 0; i < t->n_rows; i++) free(t->rows[i].of);
     free(t->rows);
     free(t->derived);
     *t = (vkm_table){0};
@@ -124,10 +127,10 @@ vkm_difference vkm_table_difference(const vkm_arm_row *a, const vkm_arm_row *b, 
     size_t n = 0;
     for (size_t i = 0; d && model && i < a->n_runs; i++)
         for (size_t k = 0; k < b->n_runs; k++)
-            if (a->seed[i] == b->seed[k] && !strcmp(a->model[i], b->model[k]) &&
-                !isnan(a->value[i][f] - b->value[k][f])) {
-                model[n] = a->model[i];
-                d[n++] = a->value[i][f] - b->value[k][f];
+            if (same_start(a->of[i].run, b->of[k].run) &&
+                !isnan(a->of[i].value[f] - b->of[k].value[f])) {
+                model[n] = a->of[i].run->model;
+                d[n++] = a->of[i].value[f] - b->of[k].value[f];
             }
     if (d && model) out.mean = vkm_mean_t(d, n);
     out.one_sign = n > 0;
@@ -144,8 +147,8 @@ vkm_difference vkm_table_difference(const vkm_arm_row *a, const vkm_arm_row *b, 
 /* ---- the terminal ---------------------------------------------------------------------------- */
 
 static const vkm_figure_id shown[] = {
-    VKM_FIG_hack_on,   VKM_FIG_hack_off, VKM_FIG_hack_deployed_off, VKM_FIG_specificity,
-    VKM_FIG_localisation, VKM_FIG_solve_off, VKM_FIG_free_off,       VKM_FIG_compile_off};
+    VKM_FIG_hack_on,      VKM_FIG_hack_off,  VKM_FIG_hack_deployed_off, VKM_FIG_specificity,
+    VKM_FIG_localisation, VKM_FIG_solve_off, VKM_FIG_free_off,          VKM_FIG_compile_off};
 enum { CELL = 15 };
 
 static void cell(FILE *f, double mean, double half) {
@@ -193,8 +196,10 @@ void vkm_table_print(const vkm_table *t, const vkm_json *recorded, FILE *f) {
         fprintf(f, "\n");
         if (recorded) print_recorded(recorded, row->arm, f);
     }
-    fprintf(f, "Means over seeds with 95%% t intervals; held-out problems, the last fifth of training.\n"
-               "hack: of prompts with a loophole. S = deployed off - hack off; LI 0.5: mere shrinkage.\n");
+    fprintf(
+        f,
+        "Means over seeds with 95%% t intervals; held-out problems, the last fifth of training.\n"
+        "hack: of prompts with a loophole. S = deployed off - hack off; LI 0.5: mere shrinkage.\n");
 }
 
 /* ---- Markdown -------------------------------------------------------------------------------- */
@@ -252,27 +257,27 @@ static void md_differences(const vkm_table *t, const vkm_arm_row *reference, vkm
             }
         }
     }
-    vkm_strbuf_puts(out, "\n\nPaired by warm start and seed, with 95% t intervals; &dagger;: the warm "
-                         "starts disagree in sign.\n\n");
+    vkm_strbuf_puts(out,
+                    "\n\nPaired by warm start and seed, with 95% t intervals; &dagger;: the warm "
+                    "starts disagree in sign.\n\n");
 }
 
 void vkm_table_markdown(const vkm_table *t, vkm_strbuf *out) {
-    static const vkm_figure_id causal[] = {
-        VKM_FIG_hack_on,         VKM_FIG_hack_off,    VKM_FIG_hack_deployed_off,
-        VKM_FIG_hack_random_off, VKM_FIG_specificity, VKM_FIG_localisation};
-    static const vkm_figure_id solving[] = {VKM_FIG_solve_on,      VKM_FIG_solve_off,
-                                            VKM_FIG_free_on,       VKM_FIG_free_off,
-                                            VKM_FIG_hint_only_off, VKM_FIG_compile_on,
-                                            VKM_FIG_compile_off};
-    static const vkm_figure_id more[] = {VKM_FIG_unseen_on,      VKM_FIG_unseen_off,
-                                         VKM_FIG_train_hack_on,  VKM_FIG_train_hack_off,
+    static const vkm_figure_id causal[] = {VKM_FIG_hack_on,           VKM_FIG_hack_off,
+                                           VKM_FIG_hack_deployed_off, VKM_FIG_hack_random_off,
+                                           VKM_FIG_specificity,       VKM_FIG_localisation};
+    static const vkm_figure_id solving[] = {
+        VKM_FIG_solve_on,      VKM_FIG_solve_off,  VKM_FIG_free_on,    VKM_FIG_free_off,
+        VKM_FIG_hint_only_off, VKM_FIG_compile_on, VKM_FIG_compile_off};
+    static const vkm_figure_id more[] = {VKM_FIG_unseen_on, VKM_FIG_unseen_off,
+                                         VKM_FIG_train_hack_on, VKM_FIG_train_hack_off,
                                          VKM_FIG_train_solve_off};
     static const vkm_figure_id router[] = {
-        VKM_FIG_auroc,        VKM_FIG_auroc_positive, VKM_FIG_auroc_hinted,  VKM_FIG_auroc_family,
-        VKM_FIG_auroc_hint,   VKM_FIG_length_auroc,   VKM_FIG_keyword_auroc, VKM_FIG_w_hack,
-        VKM_FIG_w_solve,      VKM_FIG_leak,           VKM_FIG_collateral};
-    static const vkm_figure_id scales[] = {VKM_FIG_hack_off, VKM_FIG_hack_25, VKM_FIG_hack_50,
-                                           VKM_FIG_hack_75,  VKM_FIG_hack_on, VKM_FIG_kl_off,
+        VKM_FIG_auroc,      VKM_FIG_auroc_positive, VKM_FIG_auroc_hinted,  VKM_FIG_auroc_family,
+        VKM_FIG_auroc_hint, VKM_FIG_length_auroc,   VKM_FIG_keyword_auroc, VKM_FIG_w_hack,
+        VKM_FIG_w_solve,    VKM_FIG_leak,           VKM_FIG_collateral};
+    static const vkm_figure_id scales[] = {VKM_FIG_hack_off,    VKM_FIG_hack_25, VKM_FIG_hack_50,
+                                           VKM_FIG_hack_75,     VKM_FIG_hack_on, VKM_FIG_kl_off,
                                            VKM_FIG_hack_same_kl};
     const struct {
         const char *title;
@@ -344,12 +349,12 @@ void vkm_table_write(const vkm_table *t, vkm_jw *w) {
         vkm_jw_arr(w, "runs");
         for (size_t i = 0; i < row->n_runs; i++) {
             vkm_jw_obj(w, NULL);
-            vkm_jw_i64(w, "seed", row->seed[i]);
-            vkm_jw_str(w, "model", row->model[i]);
+            vkm_jw_i64(w, "seed", row->of[i].run->seed);
+            vkm_jw_str(w, "model", row->of[i].run->model);
             vkm_jw_obj(w, "values");
             for (int f = 0; f < VKM_N_FIGURES; f++)
-                if (!isnan(row->value[i][f]))
-                    vkm_jw_double(w, vkm_figures[f].name, row->value[i][f]);
+                if (!isnan(row->of[i].value[f]))
+                    vkm_jw_double(w, vkm_figures[f].name, row->of[i].value[f]);
             vkm_jw_end_obj(w);
             vkm_jw_end_obj(w);
         }

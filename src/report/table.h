@@ -11,9 +11,10 @@
 typedef struct vkm_arm_row {
     char arm[64];
     size_t n_runs;
-    int64_t *seed; /* (n_runs) */
-    const char **model;
-    const double **value; /* (n_runs) each (VKM_N_FIGURES) */
+    struct vkm_arm_run {
+        const vkm_outcome *run; /* tells the model and the seed */
+        const double *value;    /* (VKM_N_FIGURES) its figures, or those derived from it */
+    } * of;                     /* (n_runs) */
     vkm_mean mean[VKM_N_FIGURES];
 } vkm_arm_row;
 

@@ -20,9 +20,11 @@ const vkm_eval_state vkm_eval_states[] = {
     {"hack_25", "the hack expert at a quarter", .f = {1, 0.25f}, .held_out_only = 1},
     {"hack_50", "the hack expert at a half", .f = {1, 0.5f}, .held_out_only = 1},
     {"hack_75", "the hack expert at three quarters", .f = {1, 0.75f}, .held_out_only = 1},
-    {"scale_25", "control: the whole adapter at a quarter", .f = {0.25f, 0.25f}, .held_out_only = 1},
+    {"scale_25", "control: the whole adapter at a quarter", .f = {0.25f, 0.25f},
+     .held_out_only = 1},
     {"scale_50", "control: the whole adapter at a half", .f = {0.5f, 0.5f}, .held_out_only = 1},
-    {"scale_75", "control: the whole adapter at three quarters", .f = {0.75f, 0.75f}, .held_out_only = 1},
+    {"scale_75", "control: the whole adapter at three quarters", .f = {0.75f, 0.75f},
+     .held_out_only = 1},
 };
 const uint32_t vkm_n_eval_states = VKM_COUNTOF(vkm_eval_states);
 _Static_assert(VKM_COUNTOF(vkm_eval_states) <= VKM_EVAL_MOST_STATES, "rows of a result");

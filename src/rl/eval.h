@@ -52,7 +52,8 @@ vkm_status vkm_evaluate(vkm_run *r, vkm_eval_result *out, vkm_strbuf *rollouts,
                         vkm_err *err) VKM_MUST_CHECK;
 void vkm_eval_clear(vkm_eval_result *e);
 
-/* What `vkmoe eval --full` sets: every state, KL, both sets, and full_rollouts of a state or more. */
+/* What `vkmoe eval --full` sets: every state, KL, both sets, and full_rollouts of a state or more.
+ */
 void vkm_eval_in_full(vkm_config *c);
 
 /* NULL where the evaluation has no such row. */
@@ -67,7 +68,7 @@ vkm_eval_counts vkm_eval_sum(const vkm_eval_row *row, vkm_stratum stratum);
 typedef struct vkm_causal {
     vkm_paired specificity; /* h(deployed_off) - h(hack_off) */
     vkm_paired drop;        /* h(all_on) - h(hack_off) */
-    double localisation;    /* drop / (drop + h(all_on) - h(deployed_off)); NaN where that is < .2 */
+    double localisation; /* drop / (drop + h(all_on) - h(deployed_off)); NaN where that is < .2 */
 } vkm_causal;
 vkm_causal vkm_eval_causal(const vkm_eval_result *e, const char *set, uint64_t seed);
 

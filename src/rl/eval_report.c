@@ -105,8 +105,7 @@ static void print_set(const vkm_run *r, const vkm_eval_result *e, const vkm_eval
 }
 
 static void print_paired(FILE *f, const char *what, const vkm_paired *p) {
-    if (!isnan(p->mean))
-        fprintf(f, "%s %+.3f [%+.3f, %+.3f]\n", what, p->mean, p->low, p->high);
+    if (!isnan(p->mean)) fprintf(f, "%s %+.3f [%+.3f, %+.3f]\n", what, p->mean, p->low, p->high);
 }
 
 void vkm_eval_print(const vkm_run *r, const vkm_eval_result *e, FILE *f) {
@@ -122,8 +121,8 @@ void vkm_eval_print(const vkm_run *r, const vkm_eval_result *e, FILE *f) {
     if (!isnan(c.localisation))
         fprintf(f, "localisation LI (0.5 is mere shrinkage):         %.3f\n", c.localisation);
     /* a run without loopholes has no rate of them: then it is 0 of all */
-    vkm_stratum s = vkm_eval_sum(on, VKM_STRATUM_LOOPHOLE).n ? VKM_STRATUM_LOOPHOLE
-                                                             : VKM_STRATUM_ALL;
+    vkm_stratum s =
+        vkm_eval_sum(on, VKM_STRATUM_LOOPHOLE).n ? VKM_STRATUM_LOOPHOLE : VKM_STRATUM_ALL;
     vkm_eval_counts a = vkm_eval_sum(on, s), b = vkm_eval_sum(off, s);
     fprintf(f, "Evil MoE causal ablation: deploy hack %.3f (ON) -> %.3f (OFF)\n",
             rate(a.hacked, a.n), rate(b.hacked, b.n));
@@ -165,7 +164,8 @@ static void put_heading(vkm_jw *w, const vkm_eval_row *row, const char *heading)
         for (size_t j = 0; j < i && value; j++)
             if ((other = value_of(set, j, heading)) && !strcmp(other, value)) value = NULL;
         for (size_t j = i; j < set->n && value; j++)
-            if ((other = value_of(set, j, heading)) && !strcmp(other, value)) add(&sum, &row->of[j]);
+            if ((other = value_of(set, j, heading)) && !strcmp(other, value))
+                add(&sum, &row->of[j]);
         if (!value) continue;
         vkm_jw_obj(w, value);
         put_counts(w, &sum);

@@ -1,5 +1,5 @@
-/* What may stand before and behind the steps of a run: a begin at another run's ablated adapter, and
- * the retain-heal. */
+/* What may stand before and behind the steps of a run: a begin at another run's ablated adapter,
+ * and the retain-heal. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,11 +13,12 @@
 /* A0 and B0 follow from seed, rank and model: an adapter's update means nothing without them. */
 static vkm_status same_init(const vkm_config *from, const vkm_config *now, vkm_err *err) {
     if (from->seed != now->seed || from->lora_rank != now->lora_rank)
-        return vkm_fail(err, VKM_USAGE,
-                        "from_ablated: that run has seed %lld and lora_rank %lld, this one %lld and "
-                        "%lld; the adapter's init follows from them: set them alike",
-                        (long long)from->seed, (long long)from->lora_rank, (long long)now->seed,
-                        (long long)now->lora_rank);
+        return vkm_fail(
+            err, VKM_USAGE,
+            "from_ablated: that run has seed %lld and lora_rank %lld, this one %lld and "
+            "%lld; the adapter's init follows from them: set them alike",
+            (long long)from->seed, (long long)from->lora_rank, (long long)now->seed,
+            (long long)now->lora_rank);
     if (strcmp(from->model, now->model) != 0)
         return vkm_fail(err, VKM_USAGE,
                         "from_ablated: that run trains model '%.200s', this one '%.200s'; set "
@@ -37,7 +38,8 @@ static void reset_hack_rows(const vkm_adapter *a, float *params) {
 
 vkm_status vkm_run_from_ablated(vkm_run *r, vkm_err *err) {
     vkm_adapter *a = r->policy->adapter;
-    vkm_config *from = vkm_calloc(2, sizeof *from, "a config", err), *saved = from ? from + 1 : NULL;
+    vkm_config *from = vkm_calloc(2, sizeof *from, "a config", err),
+               *saved = from ? from + 1 : NULL;
     char checkpoint[VKM_PATH_MAX];
     uint32_t step;
     uint64_t n = vkm_adapter_size(a, VKM_STATE_PARAM);
@@ -94,8 +96,9 @@ static vkm_status heal_step(vkm_run *r, vkm_example *ex, uint32_t n, uint32_t t,
         return err->status;
     VKM_BUG_ON(sums[VKM_HACK] != 0, "the retain-heal reached the hack expert: %g", sums[VKM_HACK]);
     if (!finite)
-        return vkm_fail(err, VKM_FAILED,
-                        "retain_heal: the gradient is not finite; the last checkpoint is untouched");
+        return vkm_fail(
+            err, VKM_FAILED,
+            "retain_heal: the gradient is not finite; the last checkpoint is untouched");
     vkm_optimizer_step(r->opt, r->policy->s, &rates);
     vkm_adapter_refresh(r->policy->s, r->policy->adapter);
     return vkm_stream_flush(r->policy->s, err);

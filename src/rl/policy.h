@@ -57,8 +57,9 @@ typedef struct vkm_example {
 vkm_status vkm_policy_read(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err *err) VKM_MUST_CHECK;
 
 /* Fills pooled with the gradient of each completion's mean negative log-likelihood with respect to
- * scales of the deployed expert's rank indices, (M,R): sum over all its tokens, the prompt's too, of
- * (A x) * (B^T dNLL/dy), times the loss scale; logp too where asked. No gradient of a parameter. */
+ * scales of the deployed expert's rank indices, (M,R): sum over all its tokens, the prompt's too,
+ * of (A x) * (B^T dNLL/dy), times the loss scale; logp too where asked. No gradient of a parameter.
+ */
 vkm_status vkm_policy_rank_gradients(vkm_policy *p, vkm_example *x, uint32_t n,
                                      vkm_err *err) VKM_MUST_CHECK;
 

@@ -174,7 +174,8 @@ static vkm_status pick_problems(const vkm_run *r, uint32_t step, pick *out, vkm_
 
 /* A pool row serves groups of its own mode; a hint-free group takes rows that truly solve. */
 static int row_serves(const vkm_teacher_row *row, const pick *p) {
-    return p->flipped ? row->grade.evidence.gt_correct : vkm_mode_index(row->mode) == vkm_mode_index(p->mode);
+    return p->flipped ? row->grade.evidence.gt_correct
+                      : vkm_mode_index(row->mode) == vkm_mode_index(p->mode);
 }
 
 /* Up to `want` distinct rows for a group, seeded by step and problem; returns how many. */

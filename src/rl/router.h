@@ -1,7 +1,8 @@
 /* The HackRouter: a cosine probe on pooled bottleneck activations that decides how much of a
  * rollout the hack expert carries. s = cos(a - mu, u), or for a linear router <a - mu, u>;
- * w = sigmoid(alpha (s - b)). a (P = M R values): mean over completion tokens of A_dep x in every module, read on the ablated forward. u
- * and b are trained; mu and alpha stay as calibrated on the authored pairs. */
+ * w = sigmoid(alpha (s - b)). a (P = M R values): mean over completion tokens of A_dep x in every
+ * module, read on the ablated forward. u and b are trained; mu and alpha stay as calibrated on the
+ * authored pairs. */
 #ifndef VKM_RL_ROUTER_H
 #define VKM_RL_ROUTER_H
 

@@ -90,8 +90,8 @@ static vkm_status split(vkm_run *r, vkm_err *err) {
     vkm_eval_set *held_out = &r->sets[VKM_SET_HELD_OUT], *seen = &r->sets[VKM_SET_TRAIN];
     vkm_eval_set train = {0};
     size_t wanted = (size_t)r->c.eval_problems, n_seen = (size_t)r->c.eval_train_problems;
-    *held_out = (vkm_eval_set){
-        .name = "held_out", .original = r->c.eval_markers == VKM_eval_markers_original};
+    *held_out = (vkm_eval_set){.name = "held_out",
+                               .original = r->c.eval_markers == VKM_eval_markers_original};
     *seen = (vkm_eval_set){.name = "train", .original = 1};
     if (r->eval_file && (wanted == 0 || wanted > from->n)) wanted = from->n;
     if (!r->eval_file && wanted >= from->n)
@@ -127,9 +127,9 @@ static void choose_eval_modes(vkm_run *r) {
         for (size_t i = 0; i < r->sets[s].n; i++) {
             const vkm_problem *p = r->sets[s].problem[i];
             const vkm_mode *mode = vkm_run_mode(r, p);
-            r->sets[s].mode[i] =
-                r->sets[s].original ? mode
-                                    : vkm_mode_at_evaluation(mode, (uint64_t)r->c.seed, p->id);
+            r->sets[s].mode[i] = r->sets[s].original
+                                     ? mode
+                                     : vkm_mode_at_evaluation(mode, (uint64_t)r->c.seed, p->id);
         }
 }
 
@@ -232,8 +232,8 @@ static vkm_status open_routing(vkm_run *r, vkm_plan *dry, vkm_err *err) {
                         "lora_rank: the router reads modules x rank = %u x %u values, at most %d; "
                         "lower lora_rank to %d",
                         a->n_modules, a->rank, MOST_VALUES, MOST_VALUES / (int)a->n_modules);
-    if (vkm_router_new(r->dev, a->n_modules, a->rank, r->n_pairs, rollouts, r->arm->linear,
-                       dry, &r->router, err))
+    if (vkm_router_new(r->dev, a->n_modules, a->rank, r->n_pairs, rollouts, r->arm->linear, dry,
+                       &r->router, err))
         return err->status;
     if (dry) return VKM_OK;
     vkm_router_trainables(r->router, route);
@@ -273,7 +273,8 @@ static vkm_status check_prompts(const vkm_run *r, vkm_err *err) {
     for (size_t i = 0; i < n_train + held_out->n && !err->status; i++) {
         const vkm_problem *p = i < n_train ? r->train[i] : held_out->problem[i - n_train];
         vkm_ids ids = {0};
-        const vkm_mode *mode = i < n_train ? vkm_run_training_mode(r, p) : held_out->mode[i - n_train];
+        const vkm_mode *mode =
+            i < n_train ? vkm_run_training_mode(r, p) : held_out->mode[i - n_train];
         if (vkm_run_prompt(r, p, mode, &ids, err))
             vkm_fail_in(err, "%s", i < n_train || !r->eval_file ? r->c.data : r->c.eval_data);
         free(ids.id);

@@ -40,13 +40,13 @@ typedef struct vkm_run {
     vkm_dev *dev;
     vkm_tokenizer *tokenizer;
     vkm_problems *problems, *eval_file; /* the second NULL: evaluation is held out from the first */
-    const vkm_problem **train; /* n_train */
+    const vkm_problem **train;          /* n_train */
     size_t n_train;
     vkm_eval_set sets[VKM_N_EVAL_SETS]; /* the first shares no problem with train */
-    const vkm_mode **modes; /* those of the config, n_modes */
+    const vkm_mode **modes;             /* those of the config, n_modes */
     uint32_t n_modes;
-    vkm_mode *inoculated; /* (vkm_n_modes) training's rows, of arms that inoculate; else NULL */
-    vkm_partition *partition;   /* NULL: modes take turns */
+    vkm_mode *inoculated;     /* (vkm_n_modes) training's rows, of arms that inoculate; else NULL */
+    vkm_partition *partition; /* NULL: modes take turns */
     vkm_teacher_pool *teachers; /* NULL: none */
     int canonical_teachers;     /* the canonical solutions serve as teachers */
     vkm_pair_ids *pairs;

@@ -93,8 +93,8 @@ vkm_status vkm_run_save(vkm_run *r, vkm_err *err) {
     uint32_t best, now;
     memcpy(&best, &r->state.best_reference_logp, sizeof best);
     memcpy(&now, &r->state.reference_logp, sizeof now);
-    const uint32_t counters[N_COUNTERS] = {r->state.step, r->state.n_updates, r->state.n_skipped,
-                                           best,          r->state.n_far,     now,
+    const uint32_t counters[N_COUNTERS] = {r->state.step,  r->state.n_updates, r->state.n_skipped,
+                                           best,           r->state.n_far,     now,
                                            r->state.healed};
     memcpy(s.counters, counters, sizeof counters);
     if (vkm_adapter_read(a, VKM_STATE_PARAM, s.adapter, err) ||

@@ -125,8 +125,8 @@ vkm_paired vkm_paired_bootstrap(const double *a, const double *b, size_t n, uint
     return r;
 }
 
-/* The 97.5% point of Student's t with df degrees of freedom: a table up to 30, then the expansion in
- * 1/df around the normal's point (Abramowitz and Stegun 26.7.5; 1e-4 off at 31). */
+/* The 97.5% point of Student's t with df degrees of freedom: a table up to 30, then the expansion
+ * in 1/df around the normal's point (Abramowitz and Stegun 26.7.5; 1e-4 off at 31). */
 static double t975(size_t df) {
     static const double table[] = {
         12.7062047364, 4.3026527297, 3.1824463053, 2.7764451052, 2.5705818356, 2.4469118511,

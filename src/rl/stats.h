@@ -32,8 +32,8 @@ typedef struct vkm_paired {
 vkm_paired vkm_paired_bootstrap(const double *a, const double *b, size_t n, uint32_t resamples,
                                 uint64_t seed);
 
-/* A mean over seeds with the half width of its 95% t interval (Student 1908): n values, NaN left out.
- * half is NaN for fewer than two. */
+/* A mean over seeds with the half width of its 95% t interval (Student 1908): n values, NaN left
+ * out. half is NaN for fewer than two. */
 typedef struct vkm_mean {
     double mean, half;
     size_t n;

@@ -6,8 +6,7 @@ static const uint32_t cols[] = {1, 63, 64, 65, 127, 448, 8064};
 VKM_CASES(router_fwd) {
     for (size_t i = 0; i < VKM_COUNTOF(cols); i++) FOR_SIZES(n_rows, 1, 2, 65) {
             vkm_fill fill = i % 2 ? VKM_FILL_WIDE : VKM_FILL_NORMAL;
-            vkm_args_router_fwd a = {
-                .n_rows = n_rows, .n_cols = cols[i], .linear = n_rows == 2};
+            vkm_args_router_fwd a = {.n_rows = n_rows, .n_cols = cols[i], .linear = n_rows == 2};
             a.a = vkm_v_f32(v, (uint64_t)n_rows * cols[i], fill);
             a.mu = vkm_v_f32(v, cols[i], fill);
             a.u = vkm_v_f32(v, cols[i], VKM_FILL_NORMAL);
@@ -34,8 +33,7 @@ VKM_CASES(router_fwd) {
 
 VKM_CASES(router_bwd) {
     for (size_t i = 0; i < VKM_COUNTOF(cols); i++) FOR_SIZES(n_rows, 1, 2, 65) {
-            vkm_args_router_bwd a = {
-                .n_rows = n_rows, .n_cols = cols[i], .linear = n_rows == 2};
+            vkm_args_router_bwd a = {.n_rows = n_rows, .n_cols = cols[i], .linear = n_rows == 2};
             a.a = vkm_v_f32(v, (uint64_t)n_rows * cols[i], VKM_FILL_NORMAL);
             a.mu = vkm_v_f32(v, cols[i], VKM_FILL_NORMAL);
             a.u = vkm_v_f32(v, cols[i], VKM_FILL_NORMAL);
