@@ -140,16 +140,19 @@ Chart.defaults.font.family = "system-ui, sans-serif";
 Chart.defaults.plugins.legend.display = false;
 Chart.defaults.plugins.tooltip.animation = false;
 
-/* Draws dataset.intervals[i] = [low, high] over the bars. */
+/* Draws dataset.intervals[i] = [low, high] over the bars; an end off the scale has no cap. */
 Chart.register({
   id: "whiskers",
   afterDatasetsDraw(chart) {
-    const { ctx, scales } = chart;
+    const { ctx, scales, chartArea } = chart;
     chart.data.datasets.forEach((d, k) => {
       if (!d.intervals || !chart.isDatasetVisible(k)) return;
       ctx.save();
       ctx.strokeStyle = css("--ink");
       ctx.lineWidth = 1.5;
+      ctx.beginPath();
+      ctx.rect(chartArea.left, chartArea.top - 2, chartArea.width, chartArea.height + 4);
+      ctx.clip();
       chart.getDatasetMeta(k).data.forEach((bar, i) => {
         if (!d.intervals[i] || d.intervals[i][0] === null) return;
         const [low, high] = d.intervals[i].map((v) => scales.y.getPixelForValue(v));
