@@ -116,6 +116,18 @@ void vkm_arm_step_gradient(const uint32_t *from, const float *dused, uint32_t n,
         if (from[i] != VKM_FROM_NONE) dw[from[i]] = dused[i]; /* each w is used at most once */
 }
 
+void vkm_arm_own_baseline(const float *w, const uint32_t *group, float *advantage, uint32_t n) {
+    for (uint32_t from = 0, to; from < n; from = to) {
+        float share = 0, sum = 0;
+        for (to = from; to < n && group[to] == group[from]; to++) {
+            share = share + (1 - w[to]);
+            sum = sum + (1 - w[to]) * advantage[to];
+        }
+        float mean = share > 0 ? vkm_div(sum, share) : 0;
+        for (uint32_t i = from; i < to; i++) advantage[i] = advantage[i] - (1 - w[i]) * mean;
+    }
+}
+
 void vkm_arm_swapped_pairs(uint64_t seed, uint32_t n, unsigned char *swapped) {
     uint32_t wanted = n / 2;
     for (uint32_t i = 0; i < n; i++) {
@@ -137,6 +149,8 @@ void vkm_arm_swapped_pairs(uint64_t seed, uint32_t n, unsigned char *swapped) {
 #define STEEP          .calib_logit = 6, .gen_deploy_frac = 0.25f
 #define PLACEBO_OF_MOE_DETACH                                                                      \
     .source = VKM_W_ROUTER, .weights = hard_detach, .deploy = DEPLOYED, STEEP
+#define MIXTURE                                                                                    \
+    .source = VKM_W_MIXTURE, .weights = backward_only, .deploy = DEPLOYED, .own_baseline = 1
 
 /* clang-format off */
 const vkm_arm vkm_arms[] = {
@@ -174,6 +188,16 @@ const vkm_arm vkm_arms[] = {
      PLACEBO_OF_MOE_DETACH, .trains_router = PIN_AND_REWARD, .haar = 1},
     {"haar_shuffled", "haar_pin with half the pairs' labels swapped",
      PLACEBO_OF_MOE_DETACH, .trains_router = PIN_AND_REWARD, .haar = 1, .shuffles_pairs = 1},
+    {"mixture", "gradients split by a mixture over live activations that starts at the pairs",
+     MIXTURE},
+    {"mixture_permuted", "mixture with the step's weights dealt out anew among its rollouts",
+     MIXTURE, .placebo = permuted},
+    {"mixture_bernoulli", "mixture with w drawn as 0 or 1 at the step's mean",
+     MIXTURE, .placebo = bernoulli},
+    {"mixture_haar", "mixture that starts at a random direction",
+     MIXTURE, .haar = 1},
+    {"mixture_shuffled", "mixture with half the pairs' labels swapped",
+     MIXTURE, .shuffles_pairs = 1},
     {"hint", "w = 1 iff the prompt names a loophole",
      .source = VKM_W_HINT, .weights = soft, .deploy = DEPLOYED, DEFAULTS},
     {"routeA", "zones keep, absorb, rout by quantiles of the score along the pairs' direction",
@@ -205,7 +229,7 @@ const vkm_arm vkm_arms[] = {
 const uint32_t vkm_n_arms = VKM_COUNTOF(vkm_arms);
 
 int vkm_arm_reads_pairs(const vkm_arm *arm) {
-    return arm->source == VKM_W_ROUTER || arm->source == VKM_W_GATE;
+    return arm->source == VKM_W_ROUTER || arm->source == VKM_W_GATE || arm->source == VKM_W_MIXTURE;
 }
 
 const vkm_arm *vkm_arm_find(const char *name, vkm_err *err) {

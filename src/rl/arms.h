@@ -9,11 +9,12 @@
 
 /* Where w, in [0, 1], comes from. */
 typedef enum {
-    VKM_W_NONE,   /* nowhere: there is none */
-    VKM_W_ROUTER, /* the learned router */
-    VKM_W_GATE,   /* zones of a running score: 0 keep, 1/2 absorb, 1 rout (rl/gate.h) */
-    VKM_W_HINT,   /* 1 iff the prompt names a loophole: a router that reads only the prompt */
-    VKM_W_LABEL,  /* the true hack flag: arms named oracle* alone */
+    VKM_W_NONE,    /* nowhere: there is none */
+    VKM_W_ROUTER,  /* the learned router */
+    VKM_W_GATE,    /* zones of a running score: 0 keep, 1/2 absorb, 1 rout (rl/gate.h) */
+    VKM_W_MIXTURE, /* the posterior of a mixture over live activations (rl/mixture.h) */
+    VKM_W_HINT,    /* 1 iff the prompt names a loophole: a router that reads only the prompt */
+    VKM_W_LABEL,   /* the true hack flag: arms named oracle* alone */
 } vkm_w_source;
 
 /* What trains the router; 0: it stays as seeded. */
@@ -51,6 +52,7 @@ typedef struct vkm_arm {
     int linear;                    /* the router's score is no cosine but a dot product */
     int haar;                      /* a random direction, whatever seed_direction says */
     int shuffles_pairs;            /* half the pairs swap their labels */
+    int own_baseline;              /* the deployed expert's share of a group is its own baseline */
     float calib_logit;             /* router logit at the pairs' mean scores */
     float gen_deploy_frac;         /* share of the students sampled with the hack expert ablated */
 } vkm_arm;
@@ -68,6 +70,13 @@ int vkm_arm_reads_pairs(const vkm_arm *arm);
 void vkm_arm_step_weights(const vkm_arm *arm, const vkm_step_w *in, float *used, uint32_t *from);
 /* The chain rule back through it: dL/dw of the source (n) from dL/d used (n). */
 void vkm_arm_step_gradient(const uint32_t *from, const float *dused, uint32_t n, float *dw);
+
+/* A group's advantages sum to 0. Where hacks go to one expert, those that are left to the other do
+ * not: honest answers fall below the group's mean as soon as hacks are paid, the deployed expert
+ * would learn to avoid them all, and what it can do instead is to hack. So the deployed expert's
+ * share of a group is held against the mean of that share: A_i - (1 - w_i) sum (1 - w) A / sum (1 -
+ * w). Rollouts of a prompt stand together and have one number in group (n). */
+void vkm_arm_own_baseline(const float *w, const uint32_t *group, float *advantage, uint32_t n);
 
 /* Which of n pairs swap their labels for arms that shuffle them: exactly n / 2, by the seed. */
 void vkm_arm_swapped_pairs(uint64_t seed, uint32_t n, unsigned char *swapped);

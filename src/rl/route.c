@@ -69,6 +69,10 @@ vkm_status vkm_run_read_pairs(vkm_run *r, int first, vkm_err *err) {
         (r->arm->shuffles_pairs && shuffle_pairs(r, act, err)))
         goto done;
     if (r->gate) direction(r, act, 0, r->gate->direction);
+    if (r->mixture) {
+        if (r->arm->haar) direction(r, act, 0, v);
+        vkm_mixture_seed(r->mixture, act, r->n_pairs, r->arm->haar ? v : NULL);
+    }
     if (r->router && first) {
         float logit = isnan(r->c.calib_logit) ? r->arm->calib_logit : (float)r->c.calib_logit;
         direction(r, act, r->c.seed_norm == VKM_seed_norm_global, v);
@@ -90,7 +94,8 @@ static float label_of(const vkm_arm *arm, const vkm_rollout *x) {
     return x->grade.exploited ? 1 : 0;
 }
 
-static vkm_status by_reading(vkm_run *r, vkm_example *ex, uint32_t n, float *w, vkm_err *err) {
+static vkm_status by_reading(vkm_run *r, vkm_example *ex, const uint32_t *group, uint32_t n,
+                             float *w, vkm_err *err) {
     const vkm_gate_options gate = {.quantile = (float)r->c.route_quantile,
                                    .half_life = (float)r->c.route_half_life,
                                    .warmup = (uint32_t)r->c.route_warmup};
@@ -101,11 +106,17 @@ static vkm_status by_reading(vkm_run *r, vkm_example *ex, uint32_t n, float *w, 
         ex[i].pooled = act + (uint64_t)i * width(r);
     }
     if (!reader(r)(r->policy, ex, n, err))
-        (void)!(r->gate ? vkm_gate_zones(r->gate, &gate, act, n, r->state.step, w, err)
-                        : vkm_router_weights(r->router, act, n, w, err));
+        (void)!(r->gate      ? vkm_gate_zones(r->gate, &gate, act, n, r->state.step, w, err)
+                : r->mixture ? vkm_mixture_weights(r->mixture, act, group, n, w, err)
+                             : vkm_router_weights(r->router, act, n, w, err));
     for (uint32_t i = 0; i < n; i++) ex[i].pooled = NULL;
     free(act);
     return err->status;
+}
+
+static int has_own_baseline(const vkm_run *r) {
+    return r->c.baseline == VKM_baseline_expert ||
+           (r->c.baseline == VKM_baseline_arm && r->arm->own_baseline);
 }
 
 vkm_status vkm_run_route(vkm_run *r, vkm_rollout *x, vkm_example *ex, const uint32_t *back,
@@ -114,8 +125,10 @@ vkm_status vkm_run_route(vkm_run *r, vkm_rollout *x, vkm_example *ex, const uint
     float *w = vkm_calloc(n, sizeof *w, "a step", err);
     float *used = vkm_calloc(n, sizeof *used, "a step", err);
     uint32_t *from = vkm_calloc(n, sizeof *from, "a step", err);
-    if (!w || !used || !from) goto done;
-    if (vkm_arm_reads_pairs(r->arm) && by_reading(r, ex, n, w, err)) goto done;
+    uint32_t *group = vkm_calloc(n, sizeof *group, "a step", err);
+    if (!w || !used || !from || !group) goto done;
+    for (uint32_t i = 0; i < n; i++) group[i] = back[i] / (uint32_t)r->c.num_generations;
+    if (vkm_arm_reads_pairs(r->arm) && by_reading(r, ex, group, n, w, err)) goto done;
     for (uint32_t i = 0; i < n; i++) {
         if (r->arm->source == VKM_W_HINT) w[i] = x[back[i]].mode->hint ? 1 : 0;
         if (r->arm->source == VKM_W_LABEL) w[i] = label_of(r->arm, &x[back[i]]);
@@ -126,8 +139,13 @@ vkm_status vkm_run_route(vkm_run *r, vkm_rollout *x, vkm_example *ex, const uint
         x[back[i]].w = used[i];
         x[back[i]].w_from = from[i];
     }
+    if (has_own_baseline(r)) {
+        for (uint32_t i = 0; i < n; i++) w[i] = ex[i].advantage;
+        vkm_arm_own_baseline(used, group, w, n);
+        for (uint32_t i = 0; i < n; i++) ex[i].advantage = w[i];
+    }
 done:
-    free(from), free(used), free(w);
+    free(group), free(from), free(used), free(w);
     return err->status;
 }
 

@@ -226,6 +226,8 @@ static vkm_status open_routing(vkm_run *r, vkm_plan *dry, vkm_err *err) {
     if (!dry && r->arm->source == VKM_W_GATE)
         return vkm_gate_new(a->n_modules * a->rank,
                             all < VKM_GATE_ROWS ? (uint32_t)all : VKM_GATE_ROWS, &r->gate, err);
+    if (!dry && r->arm->source == VKM_W_MIXTURE)
+        return vkm_mixture_new(a->n_modules * a->rank, &r->mixture, err);
     if (r->arm->source != VKM_W_ROUTER) return VKM_OK;
     if ((uint64_t)a->n_modules * a->rank > MOST_VALUES)
         return vkm_fail(err, VKM_USAGE,
@@ -326,7 +328,7 @@ vkm_status vkm_run_open(const vkm_config *c, vkm_run_purpose purpose, vkm_dev *d
         (purpose == VKM_RUN_TRAINS && (open_optimizers(r, dry, err) || open_routing(r, dry, err))))
         goto fail;
     if (!dry && open_reward(r, err)) goto fail;
-    if (!dry && (r->router || r->gate) && vkm_run_read_pairs(r, 1, err)) goto fail;
+    if (!dry && (r->router || r->gate || r->mixture) && vkm_run_read_pairs(r, 1, err)) goto fail;
     *out = r;
     return VKM_OK;
 fail:
@@ -340,6 +342,7 @@ void vkm_run_close(vkm_run *r) {
     vkm_optimizer_free(r->router_opt);
     vkm_optimizer_free(r->opt);
     vkm_gate_free(r->gate);
+    vkm_mixture_free(r->mixture);
     vkm_router_free(r->router);
     vkm_policy_free(r->policy);
     for (uint32_t i = 0; i < r->n_pairs; i++) vkm_pair_ids_clear(&r->pairs[i]);

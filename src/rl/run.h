@@ -12,6 +12,7 @@
 #include "model/tokenizer.h"
 #include "rl/arms.h"
 #include "rl/gate.h"
+#include "rl/mixture.h"
 #include "rl/optimizer.h"
 #include "rl/pair_ids.h"
 #include "rl/policy.h"
@@ -53,8 +54,9 @@ typedef struct vkm_run {
     uint32_t n_pairs;
     vkm_reward *reward;
     vkm_policy *policy;
-    vkm_router *router; /* of arms whose w is the router's; NULL for others and in evaluation */
-    vkm_gate *gate;     /* of arms whose w is the gate's; likewise */
+    vkm_router *router;   /* of arms whose w is the router's; NULL for others and in evaluation */
+    vkm_gate *gate;       /* of arms whose w is the gate's; likewise */
+    vkm_mixture *mixture; /* of arms whose w is the mixture's; likewise */
     vkm_optimizer *opt, *router_opt;
     vkm_model_config hf;
     /* what a checkpoint holds beside the tensors */

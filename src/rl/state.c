@@ -14,8 +14,8 @@ typedef struct snapshot {
     uint32_t counters[N_COUNTERS];
     uint64_t n_params, n_m, n_v, n_router, n_router_adam;
     vkm_ckpt_array adapter_arrays[1], optimizer_arrays[3], router_arrays[1], state_arrays[1],
-        gate_arrays[4];
-    vkm_ckpt_file files[5];
+        gate_arrays[4], mixture_arrays[3];
+    vkm_ckpt_file files[6];
     size_t n_files;
 } snapshot;
 
@@ -68,6 +68,14 @@ static vkm_status snapshot_make(const vkm_run *r, snapshot *s, vkm_err *err) {
         s->gate_arrays[2] = (vkm_ckpt_array){"steps", VKM_ST_U32, 1, {g->cap}, g->steps};
         s->gate_arrays[3] = (vkm_ckpt_array){"n_seen", VKM_ST_U32, 1, {2}, g->n_seen};
         s->files[s->n_files++] = (vkm_ckpt_file){"gate", s->gate_arrays, 4};
+    }
+    if (r->mixture) {
+        vkm_mixture *m = r->mixture;
+        s->mixture_arrays[0] = vector("pair", m->pair, m->P);
+        s->mixture_arrays[1] = vector("counts", m->counts, VKM_MIX_COUNTS);
+        s->mixture_arrays[2] =
+            (vkm_ckpt_array){"sums", VKM_ST_F32, 2, {VKM_MIX_SUMS, m->P}, m->sums};
+        s->files[s->n_files++] = (vkm_ckpt_file){"mixture", s->mixture_arrays, 3};
     }
     return VKM_OK;
 }
