@@ -193,7 +193,10 @@ function bars(parent, title, about, labels, datasets, tall) {
     type: "bar",
     data: { labels, datasets: datasets.map((d) => ({ borderWidth: 0, maxBarThickness: 46, ...d })) },
     options: {
-      scales: { x: axis("", { grid: { display: false } }), y: axis("", { min: 0, max: 1 }) },
+      scales: {
+        x: axis("", { grid: { display: false }, ticks: { autoSkip: false, maxRotation: 40 } }),
+        y: axis("", { min: 0, max: 1 }),
+      },
       plugins: {
         tooltip: {
           callbacks: {
