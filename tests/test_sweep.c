@@ -32,6 +32,19 @@ static int vkmoe(const char *command, const char *arguments, const char *sweep) 
     return WIFEXITED(rc) ? WEXITSTATUS(rc) : 128 + WTERMSIG(rc);
 }
 
+/* `vkmoe table` of runs of the sweep "whole"; %s in the options is its folder. */
+static void table_of(const char *const *runs, size_t n, const char *options) {
+    char line[8192];
+    size_t at = (size_t)snprintf(line, sizeof line, "'%s/vkmoe' table ", VKM_BINARY_DIR);
+    at += (size_t)snprintf(line + at, sizeof line - at, options, in_dir("whole"));
+    for (size_t i = 0; i < n; i++)
+        at += (size_t)snprintf(line + at, sizeof line - at, " '%s/%s'", in_dir("whole"), runs[i]);
+    FILE *f = popen(line, "r"); // NOLINT: the arguments are this file's
+    assert_non_null(f);
+    printed[fread(printed, 1, sizeof printed - 1, f)] = 0;
+    assert_int_equal(pclose(f), 0);
+}
+
 static void shows(const char *what) {
     if (!strstr(printed, what)) fail_msg("'%s' is not in:\n%s", what, printed);
 }
@@ -76,6 +89,16 @@ static void a_sweep_makes_the_table(void **state) {
     assert_non_null(strstr(md, "### Differences from absorb"));
     assert_true(vkm_file_exists(in_dir("whole/report.html")));
     assert_true(vkm_file_exists(in_dir("whole/verdicts")));
+    /* `vkmoe table` of the same folders is the same table */
+    static const char *const runs[] = {"absorb-s1", "oracle_learning_rate=1e-3-s1", "absorb-s2",
+                                       "oracle_learning_rate=1e-3-s2"};
+    table_of(runs, VKM_COUNTOF(runs), "--json");
+    assert_string_equal(printed, json);
+    table_of(runs, VKM_COUNTOF(runs), "--markdown");
+    assert_string_equal(printed, md);
+    table_of(runs, 3, "--recorded %s/sweep.json");
+    shows("oracle:learning_rate=1e-3     1");
+    shows("  recorded           2");
     free(json), free(md);
     /* nothing is run again; more seeds join what is there */
     if (vkmoe("sweep", arms, "whole")) fail_msg("%s", printed);

@@ -34,8 +34,8 @@ double vkm_now_s(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-void vkm_progress_begin(vkm_progress *p, const char *what, uint64_t total) {
-    *p = (vkm_progress){what, total, vkm_now_s(), vkm_now_s()};
+void vkm_progress_begin(vkm_progress *p, const char *what, uint64_t before, uint64_t total) {
+    *p = (vkm_progress){what, total, before, vkm_now_s(), vkm_now_s()};
 }
 
 void vkm_progress_at(vkm_progress *p, uint64_t done, const char *fmt, ...) {
@@ -43,7 +43,9 @@ void vkm_progress_at(vkm_progress *p, uint64_t done, const char *fmt, ...) {
     int tty = isatty(STDERR_FILENO);
     if (vkm_log_verbosity < VKM_LOG_INFO || now - p->shown_s < (tty ? 0.1 : 5.0)) return;
     p->shown_s = now;
-    double left_s = done ? (now - p->start_s) * (double)(p->total - done) / (double)done : 0;
+    double left_s = done > p->before ? (now - p->start_s) * (double)(p->total - done) /
+                                           (double)(done - p->before)
+                                     : 0;
     if (tty) {
         char bar[31];
         int filled = p->total ? (int)(30 * done / p->total) : 0;

@@ -207,7 +207,7 @@ static void write_all(session *s, vkm_err *err) {
     vkm_progress bar;
     entry *e;
     uint64_t n_in;
-    vkm_progress_begin(&bar, "grading", 0);
+    vkm_progress_begin(&bar, "grading", 0, 0);
     while (!err->status && (e = next_entry(s, &n_in))) {
         bar.total = n_in;
         (void)!write_entry(s, e, err);

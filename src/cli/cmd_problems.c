@@ -193,7 +193,7 @@ static vkm_status grade_solutions(check *c, const vkm_grade_config *config, vkm_
     vkm_grade g;
     uint64_t ticket, first = 0, n = 0;
     if (vkm_grader_open(config, &grader, err)) return err->status;
-    vkm_progress_begin(&bar, "solutions", c->set->n * c->run.n_modes);
+    vkm_progress_begin(&bar, "solutions", 0, c->set->n * c->run.n_modes);
     if (!submit_all(c, grader, err))
         while (vkm_grader_next(grader, true, &ticket, &g)) {
             if (!n++) first = ticket;

@@ -154,48 +154,35 @@ static vkm_status save_text(const vkm_sweep *s, const char *name, vkm_strbuf *te
     return err->status;
 }
 
-static vkm_status save_table(const vkm_sweep *s, const vkm_table *t, vkm_err *err) {
+static vkm_status save(const vkm_sweep *s, const char *const *dirs, const vkm_table *t,
+                       vkm_err *err) {
+    char path[VKM_PATH_MAX];
     vkm_strbuf json = {0}, md = {0};
-    vkm_jw w = vkm_jw_begin(&json, 1);
-    vkm_jw_obj(&w, NULL);
-    vkm_jw_str(&w, "version", vkm_version());
-    vkm_jw_str(&w, "commit", vkm_commit());
-    vkm_table_write(t, &w);
-    vkm_jw_end_obj(&w);
-    vkm_strbuf_putc(&json, '\n');
+    vkm_table_json(t, &json);
     vkm_table_markdown(t, &md);
     if (save_text(s, "sweep.json", &json, err)) vkm_strbuf_free(&md);
-    return err->status ? err->status : save_text(s, "table.md", &md, err);
-}
-
-static vkm_status save_report(const vkm_sweep *s, vkm_err *err) {
-    char path[VKM_PATH_MAX];
-    const char **dirs = vkm_calloc(s->n, sizeof *dirs, "the report", err);
-    if (!dirs) return err->status;
-    for (size_t i = 0; i < s->n; i++) dirs[i] = s->runs[i].dir;
-    if (!vkm_path_join(path, s->dir, "report.html", err) &&
-        !vkm_report_write(dirs, s->n, path, err))
-        vkm_info("report %s", path);
-    free(dirs);
-    return err->status;
+    if (err->status || save_text(s, "table.md", &md, err) ||
+        vkm_path_join(path, s->dir, "report.html", err) || vkm_report_write(dirs, s->n, path, err))
+        return err->status;
+    vkm_info("report %s", path);
+    return VKM_OK;
 }
 
 static vkm_status conclude(const vkm_sweep *s, const vkm_config *base, vkm_err *err) {
-    vkm_outcome *runs = vkm_calloc(s->n, sizeof *runs, "the arms table", err);
+    const char **dirs = vkm_calloc(s->n, sizeof *dirs, "the arms table", err);
     vkm_json *recorded = NULL;
     vkm_table t = {0};
-    if (!runs) return err->status;
-    for (size_t i = 0; i < s->n; i++)
-        if (vkm_outcome_read(s->runs[i].dir, &runs[i], err)) goto done;
-    if (vkm_table_make(runs, s->n, &t, err)) goto done;
+    if (!dirs) return err->status;
+    for (size_t i = 0; i < s->n; i++) dirs[i] = s->runs[i].dir;
+    if (vkm_table_read(dirs, s->n, &t, err)) goto done;
     if (base->recorded_results[0] && vkm_json_load(base->recorded_results, NULL, &recorded, err))
         goto done;
     vkm_table_print(&t, recorded, stdout);
-    if (!save_table(s, &t, err)) (void)!save_report(s, err);
+    (void)!save(s, dirs, &t, err);
 done:
     vkm_table_free(&t);
     vkm_json_free(recorded);
-    free(runs);
+    free(dirs);
     return err->status;
 }
 

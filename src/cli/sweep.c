@@ -263,7 +263,7 @@ vkm_status vkm_sweep_run_all(vkm_sweep *s, vkm_err *err) {
     }
     vkm_info("%zu runs, %zu finished before, %u at a time; logs are in %s", s->n, n_done, s->jobs,
              s->dir);
-    vkm_progress_begin(&bar, "steps of all runs", total);
+    vkm_progress_begin(&bar, "steps of all runs", steps_done(s), total);
     vkm_interrupt_begin();
     for (;;) {
         for (size_t i = 0; i < s->n && running < s->jobs && !stopping; i++)

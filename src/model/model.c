@@ -156,7 +156,7 @@ static vkm_status load_weights(vkm_model *m, const char *folder, vkm_err *err) {
     vkm_st *st = NULL;
     vkm_progress bar;
     if (vkm_st_open(folder, &st, err)) return err->status;
-    vkm_progress_begin(&bar, "loading the model", d->L + 1);
+    vkm_progress_begin(&bar, "loading the model", 0, d->L + 1);
     if (load_operand(m, st, "model.embed_tokens.weight", d->V, d->C, m->embed, err)) goto done;
     if (!d->tied && load_operand(m, st, "lm_head.weight", d->V, d->C, m->head, err)) goto done;
     if (load_gain(m, st, "model.norm.weight", m->norm_final, err)) goto done;

@@ -118,7 +118,7 @@ vkm_status vkm_model_write(const vkm_model_config *c, const char *folder, vkm_mo
                               .n_dims = t[i].rows ? 2 : 1,
                               .shape = {t[i].rows ? t[i].rows : t[i].cols, t[i].cols}};
     if (vkm_st_writer_begin(&w, path, e, n, meta, VKM_COUNTOF(meta), err)) goto done;
-    vkm_progress_begin(&bar, "weights", n);
+    vkm_progress_begin(&bar, "weights", 0, n);
     for (uint32_t i = 0; i < n && !write_tensor(&w, i, &t[i], source, user, chunk, err); i++)
         vkm_progress_at(&bar, i + 1, "%s", t[i].name);
     vkm_progress_end(&bar);

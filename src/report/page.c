@@ -55,22 +55,16 @@ static vkm_status save(const vkm_strbuf *json, const char *output, vkm_err *err)
 
 /* The arms table of several runs; runs that do not make one (the same arm and seed twice) leave the
  * reason in its place. */
-static vkm_status add_table(const char *const *dirs, size_t n, vkm_jw *w, vkm_err *err) {
-    vkm_outcome *runs = vkm_calloc(n, sizeof *runs, "the arms table", err);
+static void add_table(const char *const *dirs, size_t n, vkm_jw *w) {
     vkm_table t = {0};
     vkm_err none = {0};
-    if (!runs) return err->status;
     vkm_jw_obj(w, "table");
-    for (size_t i = 0; i < n && !none.status; i++)
-        (void)!vkm_outcome_read(dirs[i], &runs[i], &none);
-    if (!none.status && !vkm_table_make(runs, n, &t, &none))
-        vkm_table_write(&t, w);
-    else
+    if (vkm_table_read(dirs, n, &t, &none))
         vkm_jw_str(w, "missing", none.msg);
+    else
+        vkm_table_write(&t, w);
     vkm_jw_end_obj(w);
     vkm_table_free(&t);
-    free(runs);
-    return VKM_OK;
 }
 
 vkm_status vkm_report_write(const char *const *runs, size_t n, const char *output, vkm_err *err) {
@@ -83,7 +77,7 @@ vkm_status vkm_report_write(const char *const *runs, size_t n, const char *outpu
     for (size_t i = 0; i < n && !err->status; i++) (void)!vkm_report_run(runs[i], &w, err);
     if (!err->status) {
         vkm_jw_end_arr(&w);
-        if (n > 1) (void)!add_table(runs, n, &w, err);
+        if (n > 1) add_table(runs, n, &w);
     }
     if (!err->status) {
         vkm_jw_end_obj(&w);

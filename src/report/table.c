@@ -105,10 +105,23 @@ fail:
     return err->status;
 }
 
+vkm_status vkm_table_read(const char *const *dirs, size_t n, vkm_table *out, vkm_err *err) {
+    vkm_outcome *runs = vkm_calloc(n, sizeof *runs, "the arms table", err);
+    *out = (vkm_table){0};
+    for (size_t i = 0; runs && i < n && !err->status; i++)
+        (void)!vkm_outcome_read(dirs[i], &runs[i], err);
+    if (err->status || vkm_table_make(runs, n, out, err))
+        free(runs);
+    else
+        out->read = runs;
+    return err->status;
+}
+
 void vkm_table_free(vkm_table *t) {
     for (size_t i = 0; i < t->n_rows; i++) free(t->rows[i].of);
     free(t->rows);
     free(t->derived);
+    free(t->read);
     *t = (vkm_table){0};
 }
 
@@ -326,6 +339,30 @@ static void put_differences(const vkm_table *t, const vkm_arm_row *reference, vk
     vkm_jw_end_obj(w);
 }
 
+static void put_row(const vkm_arm_row *row, vkm_jw *w) {
+    vkm_jw_obj(w, NULL);
+    vkm_jw_str(w, "arm", row->arm);
+    vkm_jw_i64(w, "n", (int64_t)row->n_runs);
+    vkm_jw_obj(w, "means");
+    for (int f = 0; f < VKM_N_FIGURES; f++)
+        if (row->mean[f].n) put_mean(w, vkm_figures[f].name, &row->mean[f]);
+    vkm_jw_end_obj(w);
+    vkm_jw_arr(w, "runs");
+    for (size_t i = 0; i < row->n_runs; i++) {
+        vkm_jw_obj(w, NULL);
+        vkm_jw_i64(w, "seed", row->of[i].run->seed);
+        vkm_jw_str(w, "model", row->of[i].run->model);
+        vkm_jw_obj(w, "values");
+        for (int f = 0; f < VKM_N_FIGURES; f++)
+            if (!isnan(row->of[i].value[f]))
+                vkm_jw_double(w, vkm_figures[f].name, row->of[i].value[f]);
+        vkm_jw_end_obj(w);
+        vkm_jw_end_obj(w);
+    }
+    vkm_jw_end_arr(w);
+    vkm_jw_end_obj(w);
+}
+
 void vkm_table_write(const vkm_table *t, vkm_jw *w) {
     vkm_jw_arr(w, "figures");
     for (int i = 0; i < VKM_N_FIGURES; i++) {
@@ -337,30 +374,7 @@ void vkm_table_write(const vkm_table *t, vkm_jw *w) {
     }
     vkm_jw_end_arr(w);
     vkm_jw_arr(w, "arms");
-    for (size_t r = 0; r < t->n_rows; r++) {
-        const vkm_arm_row *row = &t->rows[r];
-        vkm_jw_obj(w, NULL);
-        vkm_jw_str(w, "arm", row->arm);
-        vkm_jw_i64(w, "n", (int64_t)row->n_runs);
-        vkm_jw_obj(w, "means");
-        for (int f = 0; f < VKM_N_FIGURES; f++)
-            if (row->mean[f].n) put_mean(w, vkm_figures[f].name, &row->mean[f]);
-        vkm_jw_end_obj(w);
-        vkm_jw_arr(w, "runs");
-        for (size_t i = 0; i < row->n_runs; i++) {
-            vkm_jw_obj(w, NULL);
-            vkm_jw_i64(w, "seed", row->of[i].run->seed);
-            vkm_jw_str(w, "model", row->of[i].run->model);
-            vkm_jw_obj(w, "values");
-            for (int f = 0; f < VKM_N_FIGURES; f++)
-                if (!isnan(row->of[i].value[f]))
-                    vkm_jw_double(w, vkm_figures[f].name, row->of[i].value[f]);
-            vkm_jw_end_obj(w);
-            vkm_jw_end_obj(w);
-        }
-        vkm_jw_end_arr(w);
-        vkm_jw_end_obj(w);
-    }
+    for (size_t r = 0; r < t->n_rows; r++) put_row(&t->rows[r], w);
     vkm_jw_end_arr(w);
     vkm_jw_obj(w, "differences");
     for (size_t i = 0; i < VKM_COUNTOF(references); i++) {
@@ -368,4 +382,14 @@ void vkm_table_write(const vkm_table *t, vkm_jw *w) {
         if (reference) put_differences(t, reference, w);
     }
     vkm_jw_end_obj(w);
+}
+
+void vkm_table_json(const vkm_table *t, vkm_strbuf *out) {
+    vkm_jw w = vkm_jw_begin(out, 1);
+    vkm_jw_obj(&w, NULL);
+    vkm_jw_str(&w, "version", vkm_version());
+    vkm_jw_str(&w, "commit", vkm_commit());
+    vkm_table_write(t, &w);
+    vkm_jw_end_obj(&w);
+    vkm_strbuf_putc(out, '\n');
 }

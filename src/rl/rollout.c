@@ -127,7 +127,7 @@ vkm_status vkm_run_sample(vkm_run *r, vkm_rollout *x, uint32_t n, const vkm_draw
                          .draw = how->draw,
                          .eos = r->hf.eos,
                          .n_eos = r->hf.n_eos};
-    vkm_progress_begin(&s.bar, "rollouts", m);
+    vkm_progress_begin(&s.bar, "rollouts", 0, m);
     if (!vkm_generate(r->policy->gen, rows, m, &o, finished, &s, err))
         (void)!collect_grades(&s, err);
     vkm_progress_end(&s.bar);

@@ -122,7 +122,7 @@ vkm_status vkm_runlog_open(const vkm_config *c, const vkm_run_info *info, int64_
         free(r);
         return err->status;
     }
-    vkm_progress_begin(&r->bar, "steps", r->max_steps - r->first_step);
+    vkm_progress_begin(&r->bar, "steps", r->first_step, r->max_steps);
     *out = r;
     return VKM_OK;
 }
@@ -212,6 +212,6 @@ vkm_status vkm_runlog_step(vkm_runlog *r, uint32_t step, const vkm_metric *m, si
     if (vkm_runlog_append(r, "steps", &r->line, err) || write_copies(r, step, m, n, err))
         return err->status;
     show_row(r, step, m, n);
-    if (step < r->max_steps) vkm_progress_at(&r->bar, step - r->first_step, " ");
+    if (step < r->max_steps) vkm_progress_at(&r->bar, step, " ");
     return VKM_OK;
 }
