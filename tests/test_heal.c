@@ -163,7 +163,7 @@ static void relearning_begins_at_the_ablated_adapter(void **state) {
     vkm_run_close(r);
     static const char *const wrong[][3] = {{"seed", "42", "this one 42"},
                                            {"lora_rank", "4", "lora_rank 2, this one 41 and 4"},
-                                           {"from_ablated", "nowhere", "no checkpoint"}};
+                                           {"from_ablated", "nowhere", "from_ablated: nowhere: no such folder"}};
     for (size_t i = 0; i < VKM_COUNTOF(wrong); i++) {
         static vkm_config bad;
         bad = c;

@@ -166,6 +166,41 @@ static void equals_the_qwen3_fixtures(void **state) {
     vkm_tokenizer_free(t);
 }
 
+/* Parts of any size make the text of the whole: characters, and bytes that are none. */
+static void a_decoder_never_splits_a_character(void **state) {
+    (void)state;
+    static const char *const texts[] = {"h\xC3\xA9llo \xE4\xBD\xA0\xE5\xA5\xBD \xF0\x9F\x98\x80!",
+                                        "cut \xF0\x9F", "\xE4\xBD", "\xFF\xC3", "\xE4x\xBD\xA0"};
+    vkm_err err = {0};
+    vkm_tokenizer *t;
+    assert_int_equal(vkm_tokenizer_load(GOLDEN, &t, &err), VKM_OK);
+    uint32_t byte[256];
+    for (uint32_t id = 0, n_ids = vkm_tokenizer_n_ids(t); id < n_ids; id++) {
+        size_t n;
+        const char *b = vkm_tokenizer_bytes(t, id, &n);
+        if (n == 1) byte[(unsigned char)b[0]] = id;
+    }
+    for (size_t i = 0; i < VKM_COUNTOF(texts); i++)
+        for (size_t step = 1; step <= 5; step++) {
+            uint32_t ids[64];
+            size_t n = strlen(texts[i]);
+            vkm_strbuf whole = {0}, parts = {0};
+            vkm_decoder d = {.t = t};
+            for (size_t j = 0; j < n; j++) ids[j] = byte[(unsigned char)texts[i][j]];
+            vkm_tokenizer_decode(t, ids, n, false, &whole);
+            for (size_t j = 0; j < n; j += step) {
+                size_t before = parts.n;
+                vkm_decoder_add(&d, ids + j, n - j < step ? n - j : step, &parts);
+                for (size_t at = before, len; at < parts.n; at += len) /* whole characters */
+                    assert_true((len = vkm_utf8_len(parts.data + at, parts.n - at)) > 0);
+            }
+            vkm_decoder_end(&d, &parts);
+            assert_string_equal(vkm_strbuf_str(&parts), vkm_strbuf_str(&whole));
+            vkm_strbuf_free(&whole), vkm_strbuf_free(&parts);
+        }
+    vkm_tokenizer_free(t);
+}
+
 static void long_words_take_no_quadratic_time(void **state) {
     (void)state;
     vkm_err err = {0};
@@ -312,6 +347,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_the_golden_file),
         cmocka_unit_test(equals_the_qwen3_fixtures),
+        cmocka_unit_test(a_decoder_never_splits_a_character),
         cmocka_unit_test(long_words_take_no_quadratic_time),
         cmocka_unit_test(refuses_other_tokenizers),
         cmocka_unit_test(chat_follows_the_template),

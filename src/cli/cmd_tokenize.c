@@ -1,16 +1,18 @@
-/* `vkmoe tokenize`: token ids of a text, or the text of token ids. */
+/* `vkmoe tokenize`: texts and chat messages as token ids, and back; JSON lines in and out. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
-#include "base/json.h"
 #include "base/text.h"
 #include "cli/cli.h"
-#include "model/chat.h"
-#include "model/tokenizer.h"
+#include "model/chat_json.h"
 
-enum { TEXT_BYTES_MAX = 1 << 30 };
+typedef struct tokenizing {
+    vkm_tokenizer *t;
+    int decode, skip_special;
+    vkm_ids ids;
+    vkm_strbuf text, line;
+} tokenizing;
 
 /* Ids separated by spaces, commas or newlines. */
 static vkm_status parse_ids(const char *text, uint32_t n_ids, vkm_ids *out, vkm_err *err) {
@@ -28,88 +30,84 @@ static vkm_status parse_ids(const char *text, uint32_t n_ids, vkm_ids *out, vkm_
     return VKM_OK;
 }
 
-static void print_ids(const vkm_tokenizer *t, const vkm_ids *ids, int json) {
-    if (!json) {
-        for (size_t i = 0; i < ids->n; i++) printf("%s%u", i ? " " : "", ids->id[i]);
-        putchar('\n');
-        return;
+/* --text: ids on one line, or the text that ids stand for. */
+static vkm_status one_text(tokenizing *z, const char *text, vkm_err *err) {
+    if (z->decode) {
+        if (parse_ids(text, vkm_tokenizer_n_ids(z->t), &z->ids, err)) return err->status;
+        vkm_tokenizer_decode(z->t, z->ids.id, z->ids.n, z->skip_special, &z->text);
+        if (!vkm_strbuf_check(&z->text, "the text", err))
+            fwrite(vkm_strbuf_str(&z->text), 1, z->text.n, stdout);
+        return err->status;
     }
-    vkm_strbuf b = {0};
-    vkm_jw w = vkm_jw_begin(&b, 0);
+    if (vkm_tokenizer_encode(z->t, text, strlen(text), &z->ids, err)) return err->status;
+    for (size_t i = 0; i < z->ids.n; i++) printf("%s%u", i ? " " : "", z->ids.id[i]);
+    putchar('\n');
+    return VKM_OK;
+}
+
+/* {"ids"} of {"text"} or {"messages"}, these with the text that they are rendered to; {"text"} of
+ * {"ids"}. */
+static vkm_status one_line(tokenizing *z, vkm_jv line, vkm_err *err) {
+    vkm_jv text = vkm_json_find(line, "text"), messages = vkm_json_find(line, "messages");
+    vkm_jv ids = vkm_json_find(line, "ids");
+    z->ids.n = 0;
+    vkm_strbuf_clear(&z->text);
+    vkm_strbuf_clear(&z->line);
+    vkm_jw w = vkm_jw_begin(&z->line, 0);
     vkm_jw_obj(&w, NULL);
-    vkm_jw_arr(&w, "ids");
-    for (size_t i = 0; i < ids->n; i++) vkm_jw_u64(&w, NULL, ids->id[i]);
-    vkm_jw_end_arr(&w);
-    vkm_jw_arr(&w, "tokens");
-    for (size_t i = 0; i < ids->n; i++) {
-        size_t n;
-        const char *bytes = vkm_tokenizer_bytes(t, ids->id[i], &n);
-        vkm_jw_strn(&w, NULL, bytes, n);
+    if (z->decode) {
+        if (!ids.v) return vkm_json_fail(line, err, "'ids' is missing");
+        if (vkm_ids_read(ids, vkm_tokenizer_n_ids(z->t), &z->ids, err)) return err->status;
+        vkm_tokenizer_decode(z->t, z->ids.id, z->ids.n, z->skip_special, &z->text);
+    } else {
+        if (!text.v == !messages.v)
+            return vkm_json_fail(line, err, "one of 'text' and 'messages' is needed");
+        const char *s;
+        if (text.v ? vkm_json_str(text, &s, err)
+                   : vkm_chat_prompt_text(z->t, messages, &z->text, err))
+            return err->status;
+        if (messages.v) s = vkm_strbuf_str(&z->text);
+        if (vkm_tokenizer_encode(z->t, s, strlen(s), &z->ids, err)) return err->status;
+        vkm_jw_arr(&w, "ids");
+        for (size_t i = 0; i < z->ids.n; i++) vkm_jw_u64(&w, NULL, z->ids.id[i]);
+        vkm_jw_end_arr(&w);
     }
-    vkm_jw_end_arr(&w);
+    if (z->decode || messages.v) vkm_jw_strn(&w, "text", vkm_strbuf_str(&z->text), z->text.n);
     vkm_jw_end_obj(&w);
-    puts(vkm_strbuf_str(&b));
-    vkm_strbuf_free(&b);
+    if (!vkm_strbuf_check(&z->text, "the text", err) && !vkm_strbuf_check(&z->line, "a line", err))
+        puts(z->line.data);
+    return err->status;
 }
 
-static vkm_status encode(const vkm_tokenizer *t, const char *text, size_t n, int chat, int json,
-                         vkm_err *err) {
-    vkm_ids ids = {0};
-    vkm_strbuf prompt = {0};
-    vkm_status st = VKM_OK;
-    if (chat && memchr(text, 0, n))
-        st = vkm_fail(err, VKM_FAILED, "the message holds a NUL byte; remove it");
-    if (chat && !st) {
-        vkm_chat_turn turn = {"user", text};
-        st = vkm_chat_render(&turn, 1, vkm_chat_style_of(t), true, &prompt, err);
-        text = vkm_strbuf_str(&prompt);
-        n = prompt.n;
+static vkm_status each_line(tokenizing *z, const char *path, vkm_err *err) {
+    vkm_jsonl *lines = NULL;
+    vkm_json *doc = NULL;
+    vkm_status st = vkm_jsonl_open(path, NULL, &lines, err);
+    while (!st && !(st = vkm_jsonl_next(lines, &doc, err)) && doc) {
+        st = one_line(z, vkm_json_root(doc), err);
+        vkm_json_free(doc);
     }
-    if (!st) st = vkm_tokenizer_encode(t, text, n, &ids, err);
-    if (!st) print_ids(t, &ids, json);
-    vkm_strbuf_free(&prompt);
-    free(ids.id);
-    return st;
-}
-
-static vkm_status decode(const vkm_tokenizer *t, const char *text, vkm_err *err) {
-    vkm_ids ids = {0};
-    vkm_strbuf b = {0};
-    vkm_status st = parse_ids(text, vkm_tokenizer_n_ids(t), &ids, err);
-    if (!st) {
-        vkm_tokenizer_decode(t, ids.id, ids.n, false, &b);
-        st = vkm_strbuf_check(&b, "the text", err);
-    }
-    if (!st) fwrite(vkm_strbuf_str(&b), 1, b.n, stdout);
-    vkm_strbuf_free(&b);
-    free(ids.id);
+    vkm_jsonl_free(lines);
     return st;
 }
 
 vkm_status vkm_cmd_tokenize(int argc, char **argv, vkm_err *err) {
-    const char *folder = "", *given = NULL, *file = "/dev/stdin";
-    int json = 0, chat = 0, backwards = 0;
+    const char *model = "", *text = NULL, *data = "/dev/stdin";
+    tokenizing z = {0};
     vkm_opt opts[] = {
-        {"MODEL", VKM_OPT_ARG, &folder, .help = "model folder or tokenizer.json"},
-        {"text", VKM_OPT_STRING, &given, .help = "the text; else it is read from --file"},
-        {"file", VKM_OPT_STRING, &file, .arg = "FILE", .help = "file to read"},
-        {"chat", VKM_OPT_FLAG, &chat,
-         .help = "wrap the text as a user's turn and begin the answer"},
-        {"decode", VKM_OPT_FLAG, &backwards, .help = "the text is ids; print what they stand for"},
-        VKM_CLI_JSON(&json),
+        {"model", VKM_OPT_STRING, &model, .arg = "DIR", .help = "model folder or tokenizer.json"},
+        {"text", VKM_OPT_STRING, &text, .help = "a text, in place of JSON lines"},
+        {"data", VKM_OPT_STRING, &data, .arg = "FILE",
+         .help = "JSON lines of text, or of messages, which are rendered for an answer"},
+        {"decode", VKM_OPT_FLAG, &z.decode, .help = "from ids to text"},
+        {"skip-special", VKM_OPT_FLAG, &z.skip_special, .help = "decode: leave special tokens out"},
     };
-    vkm_tokenizer *t = NULL;
-    char *text = NULL;
-    size_t n = 0;
-    vkm_status st = vkm_cli_parse(opts, VKM_COUNTOF(opts), argc, argv, err);
-    if (!st) st = vkm_tokenizer_load(folder, &t, err);
-    if (!st && !given) st = vkm_file_read(file, TEXT_BYTES_MAX, &text, &n, err);
-    if (!st && given) n = strlen(given);
-    if (!st) {
-        const char *what = given ? given : text;
-        st = backwards ? decode(t, what, err) : encode(t, what, n, chat, json, err);
-    }
-    free(text);
-    vkm_tokenizer_free(t);
-    return st;
+    if (vkm_cli_parse(opts, VKM_COUNTOF(opts), argc, argv, err)) return err->status;
+    if (!model[0]) return vkm_fail(err, VKM_USAGE, "--model is missing");
+    if (!vkm_tokenizer_load(model, &z.t, err))
+        (void)!(text ? one_text(&z, text, err) : each_line(&z, data, err));
+    vkm_strbuf_free(&z.text), vkm_strbuf_free(&z.line);
+    free(z.ids.id);
+    if (z.t) vkm_tokenizer_free(z.t);
+    return err->status;
 }

@@ -198,21 +198,36 @@ static vkm_status record_step(vkm_gen *g, uint32_t n, vkm_graph **out, vkm_err *
     return vkm_stream_take_graph(g->s, out, err);
 }
 
+/* The rows that are decoded, and who is told of them. */
+typedef struct wave {
+    uint32_t *rows; /* indices of the call's rows, those that go on first */
+    vkm_gen_look look;
+    vkm_gen_done done;
+    void *user;
+} wave;
+
 /* Hands finished rows to the caller and closes the gaps; order is kept. */
-static vkm_status drop_finished(vkm_gen *g, uint32_t *n_live, uint32_t *rows, vkm_gen_done done,
-                                void *user, vkm_err *err) {
+static vkm_status drop_finished(vkm_gen *g, const wave *v, uint32_t *n_live, vkm_err *err) {
+    vkm_dev *dev = g->w->model->dev;
     uint32_t kept = 0;
     for (uint32_t i = 0; i < *n_live; i++) {
         uint32_t *st = g->h_state + (uint64_t)i * VKM_ROW_WORDS, n = st[VKM_ROW_N_OWN];
-        if (!st[VKM_ROW_FINISHED]) {
+        uint64_t at = (uint64_t)st[VKM_ROW_ROLLOUT] * g->max.max_new;
+        int ends = st[VKM_ROW_FINISHED] != 0;
+        if ((ends || v->look) && vkm_read(dev, vkm_view(g->tokens, at, n), g->h_tokens, err))
+            return err->status;
+        if (v->look) {
+            uint32_t cut = v->look(v->user, v->rows[i], g->h_tokens, n);
+            ends |= cut != UINT32_MAX;
+            if (cut < n) n = cut;
+        }
+        if (!ends) {
             memmove(g->h_state + (uint64_t)kept * VKM_ROW_WORDS, st, VKM_ROW_WORDS * sizeof *st);
-            rows[kept++] = rows[i];
+            v->rows[kept++] = v->rows[i];
             continue;
         }
-        uint64_t at = (uint64_t)st[VKM_ROW_ROLLOUT] * g->max.max_new;
-        if (vkm_read(g->w->model->dev, vkm_view(g->tokens, at, n), g->h_tokens, err) ||
-            vkm_read(g->w->model->dev, vkm_view(g->logp, at, n), g->h_logp, err) ||
-            done(user, rows[i], g->h_tokens, g->h_logp, n, err))
+        if (vkm_read(dev, vkm_view(g->logp, at, n), g->h_logp, err) ||
+            v->done(v->user, v->rows[i], g->h_tokens, g->h_logp, n, err))
             return err->status;
     }
     *n_live = kept;
@@ -235,16 +250,16 @@ static vkm_status upload_live(vkm_gen *g, const vkm_gen_row *all, const uint32_t
     return vkm_write(w->model->dev, vkm_view(w->f, 0, (uint64_t)n * experts), g->h_f, err);
 }
 
-static vkm_status decode_wave(vkm_gen *g, const vkm_gen_row *all, uint32_t *rows, uint32_t n_live,
-                              vkm_gen_done done, void *user, vkm_err *err) {
+static vkm_status decode_wave(vkm_gen *g, const vkm_gen_row *all, const wave *v, uint32_t n_live,
+                              vkm_err *err) {
     vkm_graph *graph = NULL;
     uint32_t recorded = 0;
-    if (drop_finished(g, &n_live, rows, done, user, err)) return err->status;
+    if (drop_finished(g, v, &n_live, err)) return err->status;
     while (n_live && !err->status) {
         if (n_live != recorded) {
             vkm_graph_free(graph);
             graph = NULL;
-            if (upload_live(g, all, rows, n_live, err) || record_step(g, n_live, &graph, err))
+            if (upload_live(g, all, v->rows, n_live, err) || record_step(g, n_live, &graph, err))
                 break;
             recorded = n_live;
         }
@@ -252,7 +267,7 @@ static vkm_status decode_wave(vkm_gen *g, const vkm_gen_row *all, uint32_t *rows
             vkm_read(g->w->model->dev, vkm_view(g->state, 0, (uint64_t)n_live * VKM_ROW_WORDS),
                      g->h_state, err))
             break;
-        (void)!drop_finished(g, &n_live, rows, done, user, err);
+        (void)!drop_finished(g, v, &n_live, err);
     }
     vkm_graph_free(graph);
     return err->status;
@@ -281,6 +296,7 @@ vkm_status vkm_generate(vkm_gen *g, const vkm_gen_row *rows, uint32_t n, const v
         return err->status;
     uint32_t *live = vkm_calloc(g->max.rows, sizeof *live, "generation", err);
     if (!live) return err->status;
+    const wave v = {live, how->look, done, user};
     for (uint32_t first = 0; first < n && !err->status;) {
         uint32_t count = wave_size(g, rows, first, n), cache_row = 0, served = 0;
         VKM_BUG_ON(count == 0, "a prompt of %u tokens in a cache of %u rows",
@@ -291,7 +307,7 @@ vkm_status vkm_generate(vkm_gen *g, const vkm_gen_row *rows, uint32_t n, const v
             (void)!prefill_some(g, rows + first, at, count, &cache_row, &served, err);
         }
         for (uint32_t i = 0; i < count; i++) live[i] = first + i;
-        if (!err->status) (void)!decode_wave(g, rows, live, count, done, user, err);
+        if (!err->status) (void)!decode_wave(g, rows, &v, count, err);
         first += count;
     }
     free(live);

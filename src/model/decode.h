@@ -8,6 +8,10 @@
 #include "model/forward.h"
 #include "ops/lmhead.h"
 
+/* Told every few tokens of each row that goes on, with its tokens so far; returns how many of them
+ * the completion has, if it ends here, or UINT32_MAX. */
+typedef uint32_t (*vkm_gen_look)(void *user, uint32_t row, const uint32_t *tokens, uint32_t n);
+
 /* How tokens are drawn; dist comes from ops/lmhead.h. */
 typedef struct vkm_gen_options {
     vkm_sampling dist;
@@ -15,6 +19,7 @@ typedef struct vkm_gen_options {
     uint32_t step, draw; /* Philox counter, with the row's id and the position */
     const uint32_t *eos; /* tokens that end a completion */
     uint32_t n_eos;
+    vkm_gen_look look; /* NULL: none */
 } vkm_gen_options;
 
 /* One rollout to generate. Rows whose prompt pointer and f are equal share a prefill. */

@@ -100,25 +100,35 @@ vkm_tensor vkm_forward(const vkm_pass *p) {
     return w->x[d->L % n_streams];
 }
 
-void vkm_head_forward(const vkm_pass *p, vkm_tensor x_final) {
+void vkm_head_begin(const vkm_pass *p, vkm_tensor x_final) {
     vkm_work *w = p->w;
     const vkm_model *m = w->model;
-    uint32_t c = m->dims.C, v = m->dims.V, nb = (v + 255) / 256, kp = vkm_op_kp(c);
+    uint32_t c = m->dims.C;
     VKM_OP(p->s, gather_rows, .x = x_final, .rows = w->comp_rows, .y = w->xc, .n_rows = w->n_comp,
            .n_cols = c);
     VKM_OP(p->s, rmsnorm_fwd, .x = w->xc, .gain = m->norm_final, .y = w->nc, .rstd = w->rstdc,
            .n_rows = w->n_comp, .n_cols = c, .eps = (float)m->dims.norm_eps);
-    for (uint32_t row = 0; row < w->n_comp; row += w->max.logit_rows) {
-        uint32_t n = w->n_comp - row < w->max.logit_rows ? w->n_comp - row : w->max.logit_rows;
-        VKM_OP(p->s, gemm, .a = vkm_view(w->nc, (uint64_t)row * kp, vkm_op_size(n, c)),
-               .b = m->head, .c = w->logits, .m = n, .n = v, .k = kp, .kpa = kp, .kpb = kp,
-               .ldc = v);
-        VKM_OP(p->s, lse_block, .logits = rows_of(w->logits, (uint64_t)n * v),
-               .mb = rows_of(w->mb, (uint64_t)n * nb), .lb = rows_of(w->lb, (uint64_t)n * nb),
-               .sb = rows_of(w->sb, (uint64_t)n * nb), .n_rows = n, .n_vocab = v);
-        VKM_OP(p->s, lse_combine, .logits = w->logits, .mb = w->mb, .lb = w->lb, .sb = w->sb,
-               .targets = vkm_view(w->targets, row, n), .m = vkm_view(w->m, row, n),
-               .l = vkm_view(w->l, row, n), .logp = vkm_view(w->logp, row, n),
-               .entropy = vkm_view(w->entropy, row, n), .n_rows = n, .n_vocab = v);
-    }
+}
+
+void vkm_head_rows(const vkm_pass *p, uint32_t row, uint32_t n) {
+    vkm_work *w = p->w;
+    const vkm_model *m = w->model;
+    uint32_t c = m->dims.C, v = m->dims.V, nb = (v + 255) / 256, kp = vkm_op_kp(c);
+    VKM_OP(p->s, gemm, .a = vkm_view(w->nc, (uint64_t)row * kp, vkm_op_size(n, c)), .b = m->head,
+           .c = w->logits, .m = n, .n = v, .k = kp, .kpa = kp, .kpb = kp, .ldc = v);
+    VKM_OP(p->s, lse_block, .logits = rows_of(w->logits, (uint64_t)n * v),
+           .mb = rows_of(w->mb, (uint64_t)n * nb), .lb = rows_of(w->lb, (uint64_t)n * nb),
+           .sb = rows_of(w->sb, (uint64_t)n * nb), .n_rows = n, .n_vocab = v);
+    VKM_OP(p->s, lse_combine, .logits = w->logits, .mb = w->mb, .lb = w->lb, .sb = w->sb,
+           .targets = vkm_view(w->targets, row, n), .m = vkm_view(w->m, row, n),
+           .l = vkm_view(w->l, row, n), .logp = vkm_view(w->logp, row, n),
+           .entropy = vkm_view(w->entropy, row, n), .n_rows = n, .n_vocab = v);
+}
+
+void vkm_head_forward(const vkm_pass *p, vkm_tensor x_final) {
+    const vkm_work *w = p->w;
+    vkm_head_begin(p, x_final);
+    for (uint32_t row = 0; row < w->n_comp; row += w->max.logit_rows)
+        vkm_head_rows(p, row,
+                      w->n_comp - row < w->max.logit_rows ? w->n_comp - row : w->max.logit_rows);
 }

@@ -149,6 +149,10 @@ void vkm_layer_forward(const vkm_pass *p, uint32_t layer, vkm_tensor x, vkm_tens
 /* Log-probability and entropy (nats) of every completion token: w->logp, w->entropy (N); also what
  * the backward pass needs of the head. */
 void vkm_head_forward(const vkm_pass *p, vkm_tensor x_final);
+/* Its parts: the final norm of all completion rows, and rows [row, row + n) of the head, at most
+ * max.logit_rows, whose logits stand in w->logits (n, V) until the next. row: a multiple of 16. */
+void vkm_head_begin(const vkm_pass *p, vkm_tensor x_final);
+void vkm_head_rows(const vkm_pass *p, uint32_t row, uint32_t n);
 
 /* Backward of the head and all layers from w->coef, dL/dlogp of each completion token times the
  * loss scale. Adds to the adapter's group gradients (scaled by w->g), which are moved to the step's

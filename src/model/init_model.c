@@ -84,7 +84,7 @@ typedef struct drawing {
     /* what is drawn now: elements [first, first + n) of tensor i */
     uint32_t i;
     uint64_t first, n;
-    uint16_t *out;
+    float *out;
 } drawing;
 
 /* Threads take blocks in turn; no bit depends on how many there are. */
@@ -92,19 +92,17 @@ static void draw_part(void *user, uint32_t part, uint32_t parts) {
     enum { BLOCK = 4096 };
     const drawing *d = user;
     for (uint64_t at = (uint64_t)part * BLOCK; at < d->n; at += (uint64_t)parts * BLOCK) {
-        float x[BLOCK] = {0};
         uint64_t n = d->n - at < BLOCK ? d->n - at : BLOCK;
-        vkm_gauss(x, n, d->first + at, d->seed, VKM_RNG_WEIGHTS, d->i, INIT_STD);
-        for (uint64_t j = 0; j < n; j++) d->out[at + j] = (uint16_t)vkm_bf16z(x[j]);
+        vkm_gauss(d->out + at, n, d->first + at, d->seed, VKM_RNG_WEIGHTS, d->i, INIT_STD);
     }
 }
 
 /* Gaussians for a matrix, ones for a gain. */
 static vkm_status draw(void *user, uint32_t i, const vkm_model_tensor *t, uint64_t first,
-                       uint64_t n, uint16_t *out, vkm_err *err) {
+                       uint64_t n, float *out, vkm_err *err) {
     drawing *d = user;
     (void)err;
-    for (uint64_t j = 0; j < n && !t->rows; j++) out[j] = (uint16_t)vkm_bf16z(1.0f);
+    for (uint64_t j = 0; j < n && !t->rows; j++) out[j] = 1.0f;
     if (!t->rows) return VKM_OK;
     d->i = i, d->first = first, d->n = n, d->out = out;
     vkm_team_run(d->team, draw_part, d);
@@ -126,8 +124,9 @@ vkm_status vkm_init_model(const vkm_init_options *o, vkm_model_config *out, vkm_
     if (!st) st = vkm_dir_make(o->output, err);
     if (!st) st = place_tokenizer(o, &c, err);
     drawing d = {.seed = o->seed};
+    const vkm_model_write_options bf16 = {0};
     if (!st) st = vkm_team_new(o->threads ? o->threads : vkm_cpu_count(), &d.team, err);
-    if (!st) st = vkm_model_write(&c, o->output, draw, &d, err);
+    if (!st) st = vkm_model_write(&c, o->output, &bf16, draw, &d, err);
     vkm_team_free(d.team);
     if (!st)
         st = vkm_model_config_save(&c, o->output, err); /* last: config.json marks a whole model */

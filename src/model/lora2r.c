@@ -1,6 +1,7 @@
 /* Owns the adapter's memory, its init and its operands. The optimizer lives in rl. */
 #include "model/lora2r.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,16 +14,18 @@ uint32_t vkm_lora_kper(const vkm_adapter *a) {
     return 2 * (uint32_t)vkm_round_up(a->rank, 4);
 }
 
-static uint64_t factor_size(const vkm_adapter *a, const vkm_module *m, int factor) {
+uint64_t vkm_factor_size(const vkm_adapter *a, uint32_t module, int factor) {
+    const vkm_module *m = &a->modules[module];
     return (uint64_t)a->n_experts * a->rank * (factor ? m->d_out : m->d_in);
 }
 
-static void plan_module(vkm_plan *p, const vkm_adapter *a, vkm_module *m) {
+static void plan_module(vkm_plan *p, const vkm_adapter *a, uint32_t module) {
+    vkm_module *m = &a->modules[module];
     uint32_t rp = vkm_lora_rp(a), k = a->n_experts * vkm_lora_kper(a);
-    vkm_plan_add(p, &m->a0, VKM_F32, factor_size(a, m, 0), "adapter init");
-    vkm_plan_add(p, &m->b0, VKM_F32, factor_size(a, m, 1), "adapter init");
+    vkm_plan_add(p, &m->a0, VKM_F32, vkm_factor_size(a, module, 0), "adapter init");
+    vkm_plan_add(p, &m->b0, VKM_F32, vkm_factor_size(a, module, 1), "adapter init");
     for (int f = 0; f < 2; f++) {
-        uint64_t n = factor_size(a, m, f);
+        uint64_t n = vkm_factor_size(a, module, f);
         vkm_plan_add(p, &m->param[f], VKM_F32, n, "adapter");
         if (!a->trains) continue;
         vkm_plan_add(p, &m->group_grad[f], VKM_F32, n, "gradients");
@@ -37,12 +40,20 @@ static void plan_module(vkm_plan *p, const vkm_adapter *a, vkm_module *m) {
     vkm_plan_add(p, &m->back_x, VKM_BF16, vkm_op_size(m->d_in, k), "adapter operands");
 }
 
-/* A frozen factor: Gaussians of standard deviation 1/sqrt(fan). */
-static vkm_status write_init(vkm_adapter *a, vkm_tensor t, uint64_t seed, uint32_t stream,
-                             uint32_t fan, vkm_err *err) {
+void vkm_adapter_init(const vkm_adapter *a, uint64_t seed, uint32_t module, int factor,
+                      float *out) {
+    const vkm_module *m = &a->modules[module];
+    uint32_t fan = factor ? a->n_experts * a->rank : m->d_in;
+    vkm_gauss(out, vkm_factor_size(a, module, factor), 0, seed, VKM_RNG_ADAPTER,
+              2 * module + (uint32_t)factor, vkm_rsqrt((float)(int)fan));
+}
+
+static vkm_status write_init(vkm_adapter *a, uint64_t seed, uint32_t module, int factor,
+                             vkm_err *err) {
+    vkm_tensor t = factor ? a->modules[module].b0 : a->modules[module].a0;
     float *x = vkm_calloc(t.n, sizeof *x, "the adapter's init", err);
     if (!x) return err->status;
-    vkm_gauss(x, t.n, 0, seed, VKM_RNG_ADAPTER, stream, vkm_rsqrt((float)(int)fan));
+    vkm_adapter_init(a, seed, module, factor, x);
     vkm_status st = vkm_write(a->dev, t, x, err);
     free(x);
     return st;
@@ -66,16 +77,13 @@ vkm_status vkm_adapter_new(vkm_dev *dev, const vkm_model_config *d, const vkm_ad
     for (uint32_t i = 0; i < a->n_modules; i++) {
         vkm_module *m = &a->modules[i];
         vkm_linear_dims(d, (vkm_linear_id)(i % VKM_N_LINEARS), &m->d_in, &m->d_out);
-        plan_module(p, a, m);
+        plan_module(p, a, i);
     }
     *out = a;
     if (dry) return VKM_OK;
     if (vkm_plan_commit(p, &a->mem, err)) goto fail;
-    for (uint32_t i = 0; i < a->n_modules; i++) {
-        vkm_module *m = &a->modules[i];
-        if (write_init(a, m->a0, o->seed, 2 * i, m->d_in, err)) goto fail;
-        if (write_init(a, m->b0, o->seed, 2 * i + 1, o->n_experts * o->rank, err)) goto fail;
-    }
+    for (uint32_t i = 0; i < 2 * a->n_modules; i++)
+        if (write_init(a, o->seed, i / 2, (int)(i % 2), err)) goto fail;
     if (vkm_stream_new(dev, &s, err)) goto fail;
     vkm_adapter_refresh(s, a);
     if (vkm_stream_flush(s, err)) goto fail;
@@ -126,6 +134,11 @@ const vkm_tensor *vkm_module_tensor(const vkm_module *m, vkm_adapter_state which
         [VKM_STATE_GROUP_GRAD] = m->group_grad,
     };
     return &pairs[which][factor];
+}
+
+void vkm_factor_name(uint32_t module, int factor, char out[96]) {
+    snprintf(out, 96, "model.layers.%u.%s.%s", module / VKM_N_LINEARS,
+             vkm_linear_names[module % VKM_N_LINEARS], factor ? "dB" : "dA");
 }
 
 uint64_t vkm_adapter_size(const vkm_adapter *a, vkm_adapter_state which) {

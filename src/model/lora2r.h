@@ -51,6 +51,10 @@ vkm_status vkm_adapter_new(vkm_dev *dev, const vkm_model_config *d, const vkm_ad
                            vkm_plan *dry, vkm_adapter **out, vkm_err *err) VKM_MUST_CHECK;
 void vkm_adapter_free(vkm_adapter *a); /* accepts NULL */
 
+/* The frozen init of a module on the host: A0 (E R, d_in), or B0^T (E R, d_out) for factor 1.
+ * Gaussians of standard deviation 1/sqrt(d_in), 1/sqrt(E R). */
+void vkm_adapter_init(const vkm_adapter *a, uint64_t seed, uint32_t module, int factor, float *out);
+
 /* Records the kernels that bring the GEMM operands up to date with dA, dB. Call after any change.
  */
 void vkm_adapter_refresh(vkm_stream *s, const vkm_adapter *a);
@@ -66,6 +70,10 @@ typedef enum {
     VKM_N_STATES
 } vkm_adapter_state;
 const vkm_tensor *vkm_module_tensor(const vkm_module *m, vkm_adapter_state which, int factor);
+/* Elements of dA, or of dB (factor 1), of a module; also of an adapter that is only planned. */
+uint64_t vkm_factor_size(const vkm_adapter *a, uint32_t module, int factor);
+/* "model.layers.0.self_attn.q_proj.dA": factor 0 of module 0, dB for factor 1. */
+void vkm_factor_name(uint32_t module, int factor, char out[96]);
 uint64_t vkm_adapter_size(const vkm_adapter *a, vkm_adapter_state which);
 vkm_status vkm_adapter_read(const vkm_adapter *a, vkm_adapter_state which, float *out,
                             vkm_err *err) VKM_MUST_CHECK;

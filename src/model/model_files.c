@@ -4,8 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/json.h"
 #include "base/log.h"
 #include "model/safetensors.h"
+#include "ops/numerics.h"
 
 typedef struct list {
     vkm_model_tensor *t;
@@ -88,45 +90,122 @@ vkm_status vkm_model_copy_config(const char *from, const char *to, vkm_err *err)
 
 enum { CHUNK = 1 << 18 };
 
-static vkm_status write_tensor(vkm_st_writer *w, uint32_t i, const vkm_model_tensor *t,
-                               vkm_model_source source, void *user, uint16_t *chunk, vkm_err *err) {
+/* What is under way: the list of tensors, those of a shard, and one piece. */
+typedef struct writing {
+    const char *folder;
+    const vkm_model_write_options *o;
+    vkm_model_source source;
+    void *user;
+    vkm_model_tensor *t;
+    vkm_st_entry *e;
+    uint32_t n, *shard, n_shards; /* shard of each tensor */
+    float *piece;
+    uint16_t *rounded;
+    vkm_progress bar;
+} writing;
+
+static uint64_t bytes_of(const writing *w, uint32_t i) {
+    const vkm_model_tensor *t = &w->t[i];
+    return (uint64_t)(t->rows ? t->rows : 1) * t->cols * (w->o->fp32 ? 4 : 2);
+}
+
+static void deal_shards(writing *w) {
+    uint64_t in_shard = 0;
+    for (uint32_t i = 0; i < w->n; i++) {
+        uint64_t bytes = bytes_of(w, i);
+        if (!w->n_shards ||
+            (w->o->shard_bytes && in_shard && in_shard + bytes > w->o->shard_bytes)) {
+            w->n_shards++;
+            in_shard = 0;
+        }
+        w->shard[i] = w->n_shards - 1;
+        in_shard += bytes;
+    }
+}
+
+static const char *shard_name(const writing *w, uint32_t shard, char out[64]) {
+    if (w->n_shards == 1)
+        snprintf(out, 64, "model.safetensors");
+    else
+        snprintf(out, 64, "model-%05u-of-%05u.safetensors", shard + 1, w->n_shards);
+    return out;
+}
+
+static vkm_status write_tensor(writing *w, uint32_t i, vkm_st_writer *file, vkm_err *err) {
+    const vkm_model_tensor *t = &w->t[i];
     uint64_t n = (uint64_t)(t->rows ? t->rows : 1) * t->cols;
     for (uint64_t at = 0; at < n && !err->status; at += CHUNK) {
         uint64_t part = n - at < CHUNK ? n - at : CHUNK;
-        if (!source(user, i, t, at, part, chunk, err))
-            (void)!vkm_st_writer_add(w, chunk, part * sizeof *chunk, err);
+        if (w->source(w->user, i, t, at, part, w->piece, err)) break;
+        for (uint64_t j = 0; j < part && !w->o->fp32; j++)
+            w->rounded[j] = (uint16_t)vkm_bf16z(w->piece[j]);
+        (void)!(w->o->fp32 ? vkm_st_writer_add(file, w->piece, part * sizeof *w->piece, err)
+                           : vkm_st_writer_add(file, w->rounded, part * sizeof *w->rounded, err));
     }
     return err->status;
 }
 
-vkm_status vkm_model_write(const vkm_model_config *c, const char *folder, vkm_model_source source,
-                           void *user, vkm_err *err) {
+/* Tensors of one shard; *i is its first, and then the next one's. */
+static vkm_status write_shard(writing *w, uint32_t *i, vkm_err *err) {
     static const vkm_st_meta meta[] = {{"format", "pt"}}; /* transformers asks for it */
-    char path[VKM_PATH_MAX];
-    vkm_st_writer w = {.save.fd = -1};
-    vkm_progress bar;
-    vkm_model_tensor *t = NULL;
-    uint32_t n = 0;
-    if (vkm_path_join(path, folder, "model.safetensors", err) || vkm_model_tensors(c, &t, &n, err))
+    char path[VKM_PATH_MAX], name[64];
+    vkm_st_writer file = {.save.fd = -1};
+    uint32_t shard = w->shard[*i], end = *i;
+    while (end < w->n && w->shard[end] == shard) end++;
+    if (vkm_path_join(path, w->folder, shard_name(w, shard, name), err) ||
+        vkm_st_writer_begin(&file, path, w->e + *i, end - *i, meta, VKM_COUNTOF(meta), err))
         return err->status;
-    vkm_st_entry *e = vkm_calloc(n, sizeof *e, "the model's tensors", err);
-    uint16_t *chunk = vkm_calloc(CHUNK, sizeof *chunk, "weights", err);
-    if (!e || !chunk) goto done;
-    for (uint32_t i = 0; i < n; i++)
-        e[i] = (vkm_st_entry){.name = t[i].name,
-                              .dtype = VKM_ST_BF16,
-                              .n_dims = t[i].rows ? 2 : 1,
-                              .shape = {t[i].rows ? t[i].rows : t[i].cols, t[i].cols}};
-    if (vkm_st_writer_begin(&w, path, e, n, meta, VKM_COUNTOF(meta), err)) goto done;
-    vkm_progress_begin(&bar, "weights", 0, n);
-    for (uint32_t i = 0; i < n && !write_tensor(&w, i, &t[i], source, user, chunk, err); i++)
-        vkm_progress_at(&bar, i + 1, "%s", t[i].name);
-    vkm_progress_end(&bar);
-    if (!err->status) (void)!vkm_st_writer_commit(&w, err);
+    for (; *i < end && !write_tensor(w, *i, &file, err); ++*i)
+        vkm_progress_at(&w->bar, *i + 1, "%s", w->t[*i].name);
+    if (!err->status) (void)!vkm_st_writer_commit(&file, err);
+    vkm_st_writer_abort(&file);
+    return err->status;
+}
+
+static vkm_status write_index(const writing *w, vkm_err *err) {
+    char path[VKM_PATH_MAX], name[64];
+    vkm_strbuf b = {0};
+    vkm_jw j = vkm_jw_begin(&b, 2);
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < w->n; i++) total += bytes_of(w, i);
+    vkm_jw_obj(&j, NULL);
+    vkm_jw_obj(&j, "metadata");
+    vkm_jw_u64(&j, "total_size", total);
+    vkm_jw_end_obj(&j);
+    vkm_jw_obj(&j, "weight_map");
+    for (uint32_t i = 0; i < w->n; i++)
+        vkm_jw_str(&j, w->t[i].name, shard_name(w, w->shard[i], name));
+    vkm_jw_end_obj(&j);
+    vkm_jw_end_obj(&j);
+    vkm_strbuf_putc(&b, '\n');
+    if (!vkm_strbuf_check(&b, "the index", err) &&
+        !vkm_path_join(path, w->folder, "model.safetensors.index.json", err))
+        (void)!vkm_file_save(path, b.data, b.n, err);
+    vkm_strbuf_free(&b);
+    return err->status;
+}
+
+vkm_status vkm_model_write(const vkm_model_config *c, const char *folder,
+                           const vkm_model_write_options *o, vkm_model_source source, void *user,
+                           vkm_err *err) {
+    writing w = {.folder = folder, .o = o, .source = source, .user = user};
+    if (vkm_model_tensors(c, &w.t, &w.n, err)) return err->status;
+    w.e = vkm_calloc(w.n, sizeof *w.e, "the model's tensors", err);
+    w.shard = vkm_calloc(w.n, sizeof *w.shard, "the model's tensors", err);
+    w.piece = vkm_calloc(CHUNK, sizeof *w.piece, "weights", err);
+    w.rounded = vkm_calloc(CHUNK, sizeof *w.rounded, "weights", err);
+    if (!w.e || !w.shard || !w.piece || !w.rounded) goto done;
+    for (uint32_t i = 0; i < w.n; i++)
+        w.e[i] = (vkm_st_entry){.name = w.t[i].name,
+                                .dtype = o->fp32 ? VKM_ST_F32 : VKM_ST_BF16,
+                                .n_dims = w.t[i].rows ? 2 : 1,
+                                .shape = {w.t[i].rows ? w.t[i].rows : w.t[i].cols, w.t[i].cols}};
+    deal_shards(&w);
+    vkm_progress_begin(&w.bar, "weights", 0, w.n);
+    for (uint32_t i = 0; i < w.n && !err->status;) (void)!write_shard(&w, &i, err);
+    vkm_progress_end(&w.bar);
+    if (!err->status && w.n_shards > 1) (void)!write_index(&w, err);
 done:
-    vkm_st_writer_abort(&w);
-    free(chunk);
-    free(e);
-    free(t);
+    free(w.rounded), free(w.piece), free(w.shard), free(w.e), free(w.t);
     return err->status;
 }

@@ -34,11 +34,19 @@ vkm_status vkm_model_copy_tokenizer(const char *from, const char *to, vkm_err *e
  */
 vkm_status vkm_model_copy_config(const char *from, const char *to, vkm_err *err) VKM_MUST_CHECK;
 
-/* Elements [first, first + n) of tensor i of the list, as bf16 bits. */
+/* Elements [first, first + n) of tensor i of the list. */
 typedef vkm_status (*vkm_model_source)(void *user, uint32_t i, const vkm_model_tensor *t,
-                                       uint64_t first, uint64_t n, uint16_t *out, vkm_err *err);
-/* Writes folder/model.safetensors in bf16, asking for pieces whose first is a multiple of 4. */
-vkm_status vkm_model_write(const vkm_model_config *c, const char *folder, vkm_model_source source,
-                           void *user, vkm_err *err) VKM_MUST_CHECK;
+                                       uint64_t first, uint64_t n, float *out, vkm_err *err);
+
+typedef struct vkm_model_write_options {
+    int fp32;             /* else bf16: nearest even, below 2^-50 is 0 */
+    uint64_t shard_bytes; /* 0: one file; a tensor larger than this has a file of its own */
+} vkm_model_write_options;
+
+/* Writes folder/model.safetensors, or shards and model.safetensors.index.json, asking for pieces
+ * whose first is a multiple of 4. */
+vkm_status vkm_model_write(const vkm_model_config *c, const char *folder,
+                           const vkm_model_write_options *o, vkm_model_source source, void *user,
+                           vkm_err *err) VKM_MUST_CHECK;
 
 #endif

@@ -38,4 +38,15 @@ vkm_status vkm_tokenizer_encode(const vkm_tokenizer *t, const char *text, size_t
 void vkm_tokenizer_decode(const vkm_tokenizer *t, const uint32_t *ids, size_t n, bool skip_special,
                           vkm_strbuf *out);
 
+/* The same in parts, for a text that is shown as it comes: a character whose last bytes are still
+ * to come is held back. The parts together are the text of all ids. */
+typedef struct vkm_decoder {
+    const vkm_tokenizer *t;
+    bool skip_special;
+    char held[4];
+    size_t n_held;
+} vkm_decoder; /* {t, skip_special} begins */
+void vkm_decoder_add(vkm_decoder *d, const uint32_t *ids, size_t n, vkm_strbuf *out);
+void vkm_decoder_end(vkm_decoder *d, vkm_strbuf *out); /* what is held back, as U+FFFD */
+
 #endif

@@ -247,13 +247,49 @@ vkm_status vkm_tokenizer_encode(const vkm_tokenizer *t, const char *text, size_t
     return st;
 }
 
-void vkm_tokenizer_decode(const vkm_tokenizer *t, const uint32_t *ids, size_t n, bool skip_special,
-                          vkm_strbuf *out) {
-    size_t from = out->n;
+static void add_bytes(const vkm_tokenizer *t, const uint32_t *ids, size_t n, bool skip_special,
+                      vkm_strbuf *out) {
     for (size_t i = 0; i < n; i++) {
         size_t len;
         const char *bytes = vkm_tokenizer_bytes(t, ids[i], &len);
         if (!skip_special || !vkm_tokenizer_is_special(t, ids[i])) vkm_strbuf_add(out, bytes, len);
     }
+}
+
+void vkm_tokenizer_decode(const vkm_tokenizer *t, const uint32_t *ids, size_t n, bool skip_special,
+                          vkm_strbuf *out) {
+    size_t from = out->n;
+    add_bytes(t, ids, n, skip_special, out);
+    vkm_utf8_repair(out, from);
+}
+
+/* Bytes at the end of s (n) that begin a character whose rest may still come. */
+static size_t unfinished(const char *s, size_t n) {
+    for (size_t k = 1; k <= 3 && k <= n; k++) {
+        unsigned char c = (unsigned char)s[n - k];
+        if ((c & 0xC0) == 0x80) continue; /* goes on */
+        size_t whole = c >= 0xF0 ? 4 : c >= 0xE0 ? 3 : c >= 0xC2 ? 2 : 1;
+        return k < whole ? k : 0;
+    }
+    return 0;
+}
+
+void vkm_decoder_add(vkm_decoder *d, const uint32_t *ids, size_t n, vkm_strbuf *out) {
+    size_t from = out->n;
+    vkm_strbuf_add(out, d->held, d->n_held);
+    add_bytes(d->t, ids, n, d->skip_special, out);
+    d->n_held = 0;
+    if (out->failed || out->n == from) return;
+    d->n_held = unfinished(out->data + from, out->n - from);
+    out->n -= d->n_held;
+    memcpy(d->held, out->data + out->n, d->n_held);
+    out->data[out->n] = 0;
+    vkm_utf8_repair(out, from);
+}
+
+void vkm_decoder_end(vkm_decoder *d, vkm_strbuf *out) {
+    size_t from = out->n;
+    vkm_strbuf_add(out, d->held, d->n_held);
+    d->n_held = 0;
     vkm_utf8_repair(out, from);
 }

@@ -149,17 +149,14 @@ void vkm_weights_close_grad(vkm_stream *s, const vkm_weights *w) {
 
 /* ---- saving ---------------------------------------------------------------------------------- */
 
-static vkm_status rounded(void *user, uint32_t i, const vkm_model_tensor *t, uint64_t first,
-                          uint64_t n, uint16_t *out, vkm_err *err) {
+static vkm_status read_part(void *user, uint32_t i, const vkm_model_tensor *t, uint64_t first,
+                            uint64_t n, float *out, vkm_err *err) {
     const vkm_weights *w = user;
-    float *x = vkm_calloc(n, sizeof *x, t->name, err);
-    if (!x) return err->status;
-    if (!vkm_read(w->model->dev, vkm_view(w->w[i].param, first, n), x, err))
-        for (uint64_t j = 0; j < n; j++) out[j] = (uint16_t)vkm_bf16z(x[j]);
-    free(x);
-    return err->status;
+    (void)t;
+    return vkm_read(w->model->dev, vkm_view(w->w[i].param, first, n), out, err);
 }
 
 vkm_status vkm_weights_save(const vkm_weights *w, const char *folder, vkm_err *err) {
-    return vkm_model_write(&w->model->dims, folder, rounded, (void *)(uintptr_t)w, err);
+    const vkm_model_write_options bf16 = {0};
+    return vkm_model_write(&w->model->dims, folder, &bf16, read_part, (void *)(uintptr_t)w, err);
 }

@@ -5,7 +5,7 @@
 
 #include "base/log.h"
 #include "ops/softmath.h"
-#include "rl/checkpoint.h"
+#include "rl/adapter_run.h"
 #include "rl/run.h"
 
 /* ---- relearning ------------------------------------------------------------------------------ */
@@ -38,24 +38,17 @@ static void reset_hack_rows(const vkm_adapter *a, float *params) {
 
 vkm_status vkm_run_from_ablated(vkm_run *r, vkm_err *err) {
     vkm_adapter *a = r->policy->adapter;
-    vkm_config *from = vkm_calloc(2, sizeof *from, "a config", err),
-               *saved = from ? from + 1 : NULL;
-    char checkpoint[VKM_PATH_MAX];
-    uint32_t step;
-    uint64_t n = vkm_adapter_size(a, VKM_STATE_PARAM);
-    float *params = vkm_calloc(n, sizeof *params, "the adapter", err);
-    if (!from || !params) goto done;
-    snprintf(from->output_dir, sizeof from->output_dir, "%s", r->c.from_ablated);
-    snprintf(from->resume_from_checkpoint, sizeof from->resume_from_checkpoint, "latest");
-    if (vkm_ckpt_find(from, checkpoint, err) || vkm_ckpt_verify(checkpoint, &step, saved, err) ||
-        same_init(saved, &r->c, err))
+    vkm_adapter_run *from = vkm_calloc(1, sizeof *from, "a config", err);
+    float *params = NULL;
+    if (!from) return err->status;
+    if (vkm_adapter_run_find(r->c.from_ablated, "latest", from, err)) {
+        vkm_fail_in(err, "from_ablated");
         goto done;
-    const vkm_ckpt_array delta = {"delta", VKM_ST_F32, 1, {n}, params};
-    const vkm_ckpt_file adapter = {"adapter", &delta, 1};
-    if (vkm_ckpt_load(saved, checkpoint, &adapter, 1, &step, err)) goto done;
+    }
+    if (same_init(&from->c, &r->c, err) || vkm_adapter_run_read(from, a, &params, err)) goto done;
     reset_hack_rows(a, params);
     if (!vkm_adapter_write(a, VKM_STATE_PARAM, params, err))
-        vkm_info("begins at step %u of %s, its hack expert reset", step, r->c.from_ablated);
+        vkm_info("begins at step %u of %s, its hack expert reset", from->step, r->c.from_ablated);
 done:
     free(params), free(from);
     return err->status;

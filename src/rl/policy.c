@@ -42,9 +42,10 @@ vkm_status vkm_policy_new(vkm_dev *dev, const char *model_folder, const vkm_poli
                        &p->model, err))
         goto fail;
     w.keep = max->trains && vkm_work_may_keep(p->model, w.rows);
-    if (vkm_adapter_new(dev, &p->model->dims, &a, dry, &p->adapter, err) ||
+    if ((max->n_experts && vkm_adapter_new(dev, &p->model->dims, &a, dry, &p->adapter, err)) ||
         vkm_work_new(p->model, p->adapter, w, dry, &p->work, err) ||
-        vkm_gen_new(p->work, p->adapter, g, dry, &p->gen, err) || vkm_stream_new(dev, &p->s, err))
+        (max->max_new && vkm_gen_new(p->work, p->adapter, g, dry, &p->gen, err)) ||
+        vkm_stream_new(dev, &p->s, err))
         goto fail;
     *out = p;
     if (!max->trains) return VKM_OK;
@@ -107,7 +108,7 @@ static vkm_status set_batch(vkm_policy *p, const vkm_example *x, uint32_t n, vkm
     for (uint32_t i = 0; i < n; i++) seqs[i] = x[i].seq;
     vkm_status st = vkm_work_set_batch(p->work, seqs, n, err);
     free(seqs);
-    if (st) return st;
+    if (st || !p->adapter) return st;
     return upload_table(p, p->work->f, x, n, offsetof(vkm_example, f), p->adapter->n_experts, err);
 }
 
@@ -147,8 +148,9 @@ static vkm_status download_rows(vkm_policy *p, vkm_example *x, uint32_t n, vkm_e
 }
 
 static vkm_status read_pooled(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err *err) {
+    if (!x->pooled) return VKM_OK;
     uint64_t width = (uint64_t)p->adapter->n_modules * p->adapter->rank;
-    for (uint32_t i = 0; i < n && x[i].pooled; i++)
+    for (uint32_t i = 0; i < n; i++)
         if (vkm_read(p->dev, vkm_view(p->work->pooled, i * width, width), x[i].pooled, err))
             return err->status;
     return VKM_OK;
@@ -166,6 +168,25 @@ vkm_status vkm_policy_read(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err *e
         if ((b->logp || b->entropy) && download_rows(p, b, count, err)) return err->status;
     }
     return VKM_OK;
+}
+
+vkm_status vkm_policy_logits(vkm_policy *p, const vkm_example *x, vkm_logits_sink sink, void *user,
+                             vkm_err *err) {
+    uint32_t v = p->model->dims.V, most = p->work->max.logit_rows;
+    float *host = vkm_calloc((uint64_t)most * v, sizeof *host, "logits", err);
+    if (!host || set_batch(p, x, 1, err)) goto done;
+    vkm_pass pass = {.s = p->s, .w = p->work, .adapter = p->adapter};
+    vkm_head_begin(&pass, vkm_forward(&pass));
+    for (uint32_t row = 0; row < p->work->n_comp && !err->status; row += most) {
+        uint32_t n = p->work->n_comp - row < most ? p->work->n_comp - row : most;
+        vkm_head_rows(&pass, row, n);
+        if (!vkm_stream_flush(p->s, err) &&
+            !vkm_read(p->dev, vkm_view(p->work->logits, 0, (uint64_t)n * v), host, err))
+            (void)!sink(user, host, n, err);
+    }
+done:
+    free(host);
+    return err->status;
 }
 
 /* dL/dlogp of the mean negative log-likelihood of each completion. */

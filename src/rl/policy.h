@@ -8,12 +8,12 @@
 #include "rl/config.h"
 
 typedef struct vkm_policy_limits {
-    uint32_t max_prompt, max_new;
+    uint32_t max_prompt, max_new; /* max_new 0: nothing is generated */
     uint32_t rollouts;   /* decoded at one time */
     uint32_t prompts;    /* distinct ones of them, counting adapter states */
     uint32_t ids;        /* rollout ids are below this */
     uint32_t micro_rows; /* token rows of one forward and backward; at least one sequence */
-    uint32_t n_experts, rank;
+    uint32_t n_experts, rank; /* n_experts 0: the bare model, rank 0 */
     int adam_v_per_tensor;
     int trains; /* 0: no memory for gradients, moments and the loss; only read and generate */
     uint64_t seed;
@@ -55,6 +55,11 @@ typedef struct vkm_example {
 
 /* Forward without gradient: fills logp, entropy, pooled where asked. */
 vkm_status vkm_policy_read(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err *err) VKM_MUST_CHECK;
+
+/* Logits (n, V) of the next completion tokens of one example, as they are made. */
+typedef vkm_status (*vkm_logits_sink)(void *user, const float *logits, uint32_t n, vkm_err *err);
+vkm_status vkm_policy_logits(vkm_policy *p, const vkm_example *x, vkm_logits_sink sink, void *user,
+                             vkm_err *err) VKM_MUST_CHECK;
 
 /* Fills pooled with the gradient of each completion's mean negative log-likelihood with respect to
  * scales of the deployed expert's rank indices, (M,R): sum over all its tokens, the prompt's too,

@@ -4,9 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/json.h"
 #include "base/philox.h"
-#include "model/chat.h"
+#include "model/chat_json.h"
 
 typedef struct reader {
     const vkm_tokenizer *t;
@@ -28,21 +27,6 @@ static vkm_status push_id(vkm_ids *ids, uint32_t id, vkm_err *err) {
         ids->cap = cap;
     }
     ids->id[ids->n++] = id;
-    return VKM_OK;
-}
-
-/* Appends the messages of a list. */
-static vkm_status read_turns(vkm_jv list, vkm_chat_turn *turns, size_t *n, vkm_err *err) {
-    for (vkm_jv m = vkm_json_first(list); m.v; m = vkm_json_next(m)) {
-        vkm_chat_turn *turn = &turns[(*n)++];
-        if (vkm_json_get_str(m, "role", VKM_JSON_REQ, &turn->role, err) ||
-            vkm_json_get_str(m, "content", VKM_JSON_REQ, &turn->content, err))
-            return err->status;
-        if (strcmp(turn->role, "system") != 0 && strcmp(turn->role, "user") != 0 &&
-            strcmp(turn->role, "assistant") != 0)
-            return vkm_json_fail(vkm_json_find(m, "role"), err,
-                                 "'%.32s'; the roles are system, user, assistant", turn->role);
-    }
     return VKM_OK;
 }
 
@@ -77,8 +61,8 @@ static vkm_status encode_lists(const reader *r, vkm_jv first, vkm_jv second, vkm
     if (n_first + n_second == 0) return vkm_json_fail(first, err, "no messages");
     vkm_chat_turn *turns = vkm_calloc(n_first + n_second, sizeof *turns, "messages", err);
     if (!turns) return err->status;
-    vkm_status st = read_turns(first, turns, &n, err);
-    if (!st && second.v) st = read_turns(second, turns, &n, err);
+    vkm_status st = vkm_chat_read_turns(first, turns, &n, err);
+    if (!st && second.v) st = vkm_chat_read_turns(second, turns, &n, err);
     if (!st) st = encode_turns(r, second.v ? second : first, turns, n, ids, comp0, err);
     free(turns);
     return st;

@@ -54,8 +54,7 @@ static vkm_status list_factors(vkm_tuner *t, vkm_err *err) {
         const vkm_module *m = &a->modules[i / 2];
         t->tensors[i] =
             (vkm_trainable){m->param[i % 2], m->grad[i % 2], m->adam_m[i % 2], m->adam_v[i % 2]};
-        snprintf(t->names[i], sizeof t->names[i], "model.layers.%u.%s.%s", i / 2 / VKM_N_LINEARS,
-                 vkm_linear_names[i / 2 % VKM_N_LINEARS], i % 2 ? "dB" : "dA");
+        vkm_factor_name(i / 2, (int)(i % 2), t->names[i]);
     }
     return VKM_OK;
 }
