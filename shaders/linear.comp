@@ -5,9 +5,10 @@
 #include "rule4_tile.glsl"
 #include "linear_tile.glsl"
 
-/* Without a residual `res` may hold a single element. */
+/* A residual (m, n), or one row for all (n): a bias. Without either `res` may hold one element. */
 float plus_residual(uint i, uint j, float y) {
-    float x = LD_res(pc.has_res == 0u ? 0u : VKM_AT(i, j));
+    uint column = min(j, pc.n - 1u);
+    float x = LD_res(pc.has_res == 1u ? VKM_AT(i, j) : pc.has_res == 2u ? column : 0u);
     precise float z = x + y;
     return pc.has_res == 0u ? y : z;
 }

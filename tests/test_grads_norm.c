@@ -153,7 +153,7 @@ static void run_rope(vkm_dev *dev, const double *x, const double *dy, double *y,
     vkm_tensor *sines = tensor(&b, VKM_F32, VKM_COUNTOF(s)), *pos = tensor(&b, VKM_U32, ROWS);
     vkm_tensor *tdy = tensor(&b, VKM_F32, N), *tdx = tensor(&b, VKM_F32, N);
     begin(&b);
-    vkm_rope_table(c, s, POSITIONS, DIM, 10000);
+    vkm_rope_table(c, s, POSITIONS, DIM, &(vkm_rope){.theta = 10000});
     check(vkm_write(dev, *cosines, c, &err), &err);
     check(vkm_write(dev, *sines, s, &err), &err);
     check(vkm_write(dev, *pos, positions, &err), &err);

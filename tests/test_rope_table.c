@@ -17,7 +17,7 @@ static void compare(uint32_t max_pos, uint32_t head_dim, double theta) {
     float *c = malloc(4ull * max_pos * half), *s = malloc(4ull * max_pos * half);
     assert_non_null(c);
     assert_non_null(s);
-    vkm_rope_table(c, s, max_pos, head_dim, theta);
+    vkm_rope_table(c, s, max_pos, head_dim, &(vkm_rope){.theta = theta});
     for (uint32_t i = 0; i < half; i++) {
         float power = (float)pow(theta, (double)((float)(2 * i) / (float)head_dim));
         float inv_freq = 1.0f / power;
@@ -54,7 +54,7 @@ static void test_against_libm(void **state) {
 static void test_position_zero(void **state) {
     (void)state;
     float c[4], s[4];
-    vkm_rope_table(c, s, 1, 8, 1e6);
+    vkm_rope_table(c, s, 1, 8, &(vkm_rope){.theta = 1e6});
     for (int i = 0; i < 4; i++) {
         assert_int_equal(vkm_bits(c[i]), 0x3f800000u);
         assert_int_equal(vkm_bits(s[i]), 0);
@@ -66,7 +66,7 @@ static void test_bits_are_pinned(void **state) {
     (void)state;
     enum { N = 64 * 64 };
     static float c[N], s[N];
-    vkm_rope_table(c, s, 64, 128, 1e6);
+    vkm_rope_table(c, s, 64, 128, &(vkm_rope){.theta = 1e6});
     uint32_t h = 2166136261u; /* FNV-1a over words */
     for (int i = 0; i < N; i++) {
         h = (h ^ vkm_bits(c[i])) * 16777619u;
@@ -75,10 +75,41 @@ static void test_bits_are_pinned(void **state) {
     assert_int_equal(h, 0xfe89d2acu);
 }
 
+/* transformers 5.24 (modeling_rope_utils, "llama3") with the numbers of Llama 3.2: inv_freq of a
+ * head of 128, which at position 1 is the angle. */
+static void test_llama3_frequencies(void **state) {
+    (void)state;
+    static const struct {
+        int i;
+        double inv_freq;
+    } want[] = {{0, 1},
+                {1, 0x1.a11582p-1},
+                {20, 0x1.0f5386p-6},
+                {28, 0x1.a4ee4p-9},
+                {29, 0x1.15a9fp-9},
+                {30, 0x1.524f36p-10},
+                {32, 0x1.c26c4p-12},
+                {34, 0x1.9731eep-14},
+                {35, 0x1.90d10cp-16},
+                {36, 0x1.46831ap-16},
+                {50, 0x1.280d96p-20},
+                {63, 0x1.4985fep-24}};
+    static float c[2 * 64], s[2 * 64];
+    vkm_rope_table(c, s, 2, 128,
+                   &(vkm_rope){.theta = 500000,
+                               .factor = 32,
+                               .low_freq_factor = 1,
+                               .high_freq_factor = 4,
+                               .original_max_pos = 8192});
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++)
+        assert_true(s[64 + want[i].i] == (float)sin(want[i].inv_freq));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_libm),
         cmocka_unit_test(test_position_zero),
+        cmocka_unit_test(test_llama3_frequencies),
         cmocka_unit_test(test_bits_are_pinned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

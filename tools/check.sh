@@ -45,7 +45,7 @@ sanitize() {
     build sanitize || return 1
     local fixed="" drivers
     setarch -R true 2>/dev/null && fixed="setarch -R"
-    drivers=$(grep -l VKM_VULKAN tests/test_*.c | sed 's|.*/||; s|\.c$||' | paste -sd '|')
+    drivers=$(grep -lE 'VKM_VULKAN|lavapipe' tests/test_*.c | sed 's|.*/||; s|\.c$||' | paste -sd '|')
     export UBSAN_OPTIONS=print_stacktrace=1
     ASAN_OPTIONS=detect_leaks=1 $fixed ctest --test-dir build-sanitize -j "$jobs" --output-on-failure \
         --timeout 600 -LE slow -E "^($drivers)\$" &&

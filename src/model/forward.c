@@ -7,7 +7,7 @@ static vkm_tensor rows_of(vkm_tensor t, uint64_t n) {
     return vkm_view(t, 0, n);
 }
 
-/* y = W x + sum_e f_e expert_e(x) (+ res), x an operand (T, d_in). */
+/* y = W x + sum_e f_e expert_e(x) (+ bias, or res), x an operand (T, d_in). */
 static void adapted_linear(const vkm_pass *p, uint32_t layer, vkm_linear_id id, vkm_tensor x,
                            const vkm_tensor *res, vkm_tensor y) {
     vkm_work *w = p->w;
@@ -33,15 +33,34 @@ static void adapted_linear(const vkm_pass *p, uint32_t layer, vkm_linear_id id, 
                    .n_seq = w->n_seq, .ldh = n_experts * a->rank, .rank = a->rank, .module = m,
                    .n_modules = a->n_modules);
     }
-    if (y.dtype == VKM_BF16)
+    vkm_args_linear full = {.a = x,
+                            .b = lin->w,
+                            .a2 = uh,
+                            .b2 = up,
+                            .scale = w->f,
+                            .row_seq = w->row_seq,
+                            .res = lin->bias.n ? lin->bias
+                                   : res       ? *res
+                                               : y,
+                            .c = y,
+                            .m = w->n_rows,
+                            .n = lin->d_out,
+                            .k = vkm_op_kp(lin->d_in),
+                            .kper = kper,
+                            .n_experts = n_experts,
+                            .has_res = lin->bias.n ? 2 : res != NULL};
+    if (y.dtype != VKM_BF16) {
+        VKM_BUG_ON(lin->bias.n && res, "a bias and a residual");
+        vkm_op_linear(p->s, &full);
+    } else if (lin->bias.n) { /* v: with its bias in fp32 first, where k's norm would be */
+        full.c = vkm_view(vkm_acts_of(w, layer)->kn, 0, (uint64_t)w->n_rows * lin->d_out);
+        vkm_op_linear(p->s, &full);
+        VKM_OP(p->s, f32_to_bf16, .x = full.c, .y = y, .n_words = w->n_rows * lin->d_out / 2);
+    } else {
         VKM_OP(p->s, linear_bf16, .a = x, .b = lin->w, .a2 = uh, .b2 = up, .scale = w->f,
                .row_seq = w->row_seq, .c = y, .m = w->n_rows, .n = lin->d_out,
                .k = vkm_op_kp(lin->d_in), .kper = kper, .n_experts = n_experts);
-    else
-        VKM_OP(p->s, linear, .a = x, .b = lin->w, .a2 = uh, .b2 = up, .scale = w->f,
-               .row_seq = w->row_seq, .res = res ? *res : y, .c = y, .m = w->n_rows,
-               .n = lin->d_out, .k = vkm_op_kp(lin->d_in), .kper = kper, .n_experts = n_experts,
-               .has_res = res != NULL);
+    }
 }
 
 /* Per-head norm (where the model has one) and RoPE of q or k. */

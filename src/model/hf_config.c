@@ -6,12 +6,17 @@
 
 #include <string.h>
 
-/* Architectures: one row each. */
-static const struct {
+/* Architectures: one row each. window: attention reaches sliding_window positions back, so that
+ * only so many are used. */
+static const struct arch {
     const char *model_type, *class_name;
-    bool qk_norm;
-} archs[] = {
-    {"qwen3", "Qwen3ForCausalLM", true},
+    bool qk_norm, qkv_bias, head_dim_may_miss, window;
+} archs[VKM_N_ARCHS] = {
+    [VKM_ARCH_QWEN3] = {"qwen3", "Qwen3ForCausalLM", .qk_norm = true},
+    [VKM_ARCH_QWEN2] = {"qwen2", "Qwen2ForCausalLM", .qkv_bias = true, .head_dim_may_miss = true},
+    [VKM_ARCH_LLAMA] = {"llama", "LlamaForCausalLM", .head_dim_may_miss = true},
+    [VKM_ARCH_MISTRAL] = {"mistral", "MistralForCausalLM", .head_dim_may_miss = true,
+                          .window = true},
 };
 
 enum { CONFIG_BYTES_MAX = 16 << 20 };
@@ -45,7 +50,9 @@ static vkm_status read_arch(vkm_jv root, vkm_model_config *c, vkm_err *err) {
     char known[256] = "";
     for (size_t i = 0; i < VKM_COUNTOF(archs); i++) {
         if (!strcmp(type, archs[i].model_type)) {
+            c->arch = (vkm_arch_id)i;
             c->qk_norm = archs[i].qk_norm;
+            c->qkv_bias = archs[i].qkv_bias;
             return VKM_OK;
         }
         strncat(known, i ? ", " : "", sizeof known - strlen(known) - 1);
@@ -55,7 +62,7 @@ static vkm_status read_arch(vkm_jv root, vkm_model_config *c, vkm_err *err) {
                          "\"%.40s\" is not supported; supported: %s", type, known);
 }
 
-/* Each is refused unless it is absent or has the value that means "as Qwen3 is". */
+/* Each is refused unless it is absent or has the value that means "as the table's row is". */
 static vkm_status refuse_other_mathematics(vkm_jv root, vkm_err *err) {
     static const char *const must_be_false[] = {"attention_bias", "use_sliding_window", "mlp_bias"};
     vkm_status st = VKM_OK;
@@ -89,7 +96,24 @@ static vkm_status refuse_other_mathematics(vkm_jv root, vkm_err *err) {
     return st;
 }
 
-/* rope_theta at the top (transformers 4) or in rope_parameters (transformers 5); no scaling. */
+/* Llama 3's stretching of positions. */
+static vkm_status read_stretch(vkm_jv g, vkm_rope *r, vkm_err *err) {
+    int64_t original = 0;
+    if (vkm_json_get_double(g, "factor", VKM_JSON_REQ, 1, 1e6, &r->factor, err) ||
+        vkm_json_get_double(g, "low_freq_factor", VKM_JSON_REQ, 1e-6, 1e6, &r->low_freq_factor,
+                            err) ||
+        vkm_json_get_double(g, "high_freq_factor", VKM_JSON_REQ, 1e-6, 1e6, &r->high_freq_factor,
+                            err) ||
+        vkm_json_get_i64(g, "original_max_position_embeddings", VKM_JSON_REQ, 1, 1 << 24, &original,
+                         err))
+        return err->status;
+    r->original_max_pos = (uint32_t)original;
+    return r->high_freq_factor > r->low_freq_factor
+               ? VKM_OK
+               : vkm_json_fail(g, err, "high_freq_factor must be larger than low_freq_factor");
+}
+
+/* rope_theta at the top (transformers 4) or in rope_parameters (transformers 5). */
 static vkm_status read_rope(vkm_jv root, vkm_model_config *c, vkm_err *err) {
     static const char *const groups[] = {"rope_parameters", "rope_scaling"};
     double inner = 0, top = 0;
@@ -101,10 +125,12 @@ static vkm_status read_rope(vkm_jv root, vkm_model_config *c, vkm_err *err) {
         if (st || !g.v) continue;
         st = vkm_json_get_str(g, "type", VKM_JSON_OPT, &type, err);
         if (!st) st = vkm_json_get_str(g, "rope_type", VKM_JSON_OPT, &type, err);
-        if (!st && strcmp(type, "default") != 0)
+        if (!st && !strcmp(type, "llama3"))
+            st = read_stretch(g, &c->rope, err);
+        else if (!st && strcmp(type, "default") != 0)
             st = vkm_json_fail(g, err,
-                               "rope type \"%.40s\" is not supported; set it to null and stay "
-                               "within max_position_embeddings",
+                               "rope type \"%.40s\" is not supported (default, llama3); set it to "
+                               "null and stay within max_position_embeddings",
                                type);
         if (!st) st = vkm_json_get_double(g, "rope_theta", VKM_JSON_OPT, 1, 1e12, &inner, err);
     }
@@ -112,9 +138,36 @@ static vkm_status read_rope(vkm_jv root, vkm_model_config *c, vkm_err *err) {
     if (top > 0 && inner > 0 && top != inner)
         return vkm_json_fail(vkm_json_find(root, "rope_theta"), err,
                              "%.9g here but %.9g in rope_parameters; make them agree", top, inner);
-    c->rope_theta = top > 0 ? top : inner;
-    if (!(c->rope_theta > 0))
+    c->rope.theta = top > 0 ? top : inner;
+    if (!(c->rope.theta > 0))
         return vkm_json_fail(root, err, "the key \"rope_theta\" is missing; add it");
+    return VKM_OK;
+}
+
+/* Sizes that an architecture lets follow from others. */
+static vkm_status read_sizes(vkm_jv root, vkm_model_config *c, vkm_err *err) {
+    const struct arch *arch = &archs[c->arch];
+    int64_t window = 0;
+    for (size_t i = 0; i < VKM_COUNTOF(sizes) && !err->status; i++) {
+        int64_t v = 0;
+        bool is_head_dim = sizes[i].at == offsetof(vkm_model_config, D);
+        bool is_kv = sizes[i].at == offsetof(vkm_model_config, K);
+        vkm_json_need need =
+            arch->head_dim_may_miss && (is_head_dim || is_kv) ? VKM_JSON_OPT : VKM_JSON_REQ;
+        if (vkm_json_get_i64(root, sizes[i].key, need, 1, sizes[i].max, &v, err)) break;
+        if (!v && is_kv) v = c->H;
+        if (!v && is_head_dim && c->C % c->H)
+            return vkm_json_fail(vkm_json_find(root, "hidden_size"), err,
+                                 "%u is no multiple of num_attention_heads (%u), and head_dim is "
+                                 "missing; add it",
+                                 c->C, c->H);
+        if (!v) v = c->C / c->H;
+        *size_at(c, sizes[i].at) = (uint32_t)v;
+    }
+    if (err->status || !arch->window) return err->status;
+    if (vkm_json_get_i64(root, "sliding_window", VKM_JSON_OPT, 1, 1 << 24, &window, err))
+        return err->status;
+    if (window && window < c->max_pos) c->max_pos = (uint32_t)window;
     return VKM_OK;
 }
 
@@ -152,11 +205,7 @@ static vkm_status read_special_ids(vkm_jv root, vkm_model_config *c, vkm_err *er
 
 static vkm_status read_config(vkm_jv root, vkm_model_config *c, vkm_err *err) {
     vkm_status st = read_arch(root, c, err);
-    for (size_t i = 0; i < VKM_COUNTOF(sizes) && !st; i++) {
-        int64_t v = 0;
-        st = vkm_json_get_i64(root, sizes[i].key, VKM_JSON_REQ, 1, sizes[i].max, &v, err);
-        *size_at(c, sizes[i].at) = (uint32_t)v;
-    }
+    if (!st) st = read_sizes(root, c, err);
     if (!st)
         st =
             vkm_json_get_double(root, "rms_norm_eps", VKM_JSON_REQ, 1e-12, 1e-2, &c->norm_eps, err);
@@ -190,8 +239,11 @@ vkm_status vkm_model_config_check(const vkm_model_config *c, const char *name, v
             err, VKM_FAILED,
             "%s: num_attention_heads (%u) must be a multiple of num_key_value_heads (%u)", name,
             c->H, c->K);
-    if (c->D % 2)
-        return vkm_fail(err, VKM_FAILED, "%s: head_dim must be even for RoPE, is %u", name, c->D);
+    if (c->D % 4)
+        return vkm_fail(
+            err, VKM_FAILED,
+            "%s: head_dim must be a multiple of 4 (RoPE's halves are stored in pairs), is %u", name,
+            c->D);
     if (c->C % 2 || c->F % 2)
         return vkm_fail(err, VKM_FAILED,
                         "%s: hidden_size (%u) and intermediate_size (%u) must be even: bf16 values "
@@ -228,7 +280,8 @@ vkm_status vkm_model_config_load(const char *folder, vkm_model_config *out, vkm_
 
 uint64_t vkm_model_config_n_params(const vkm_model_config *c) {
     uint64_t C = c->C, q = (uint64_t)c->H * c->D, kv = (uint64_t)c->K * c->D;
-    uint64_t layer = 2 * C * q + 2 * C * kv + 3 * C * c->F + 2 * C + (c->qk_norm ? 2 * c->D : 0);
+    uint64_t layer = 2 * C * q + 2 * C * kv + 3 * C * c->F + 2 * C + (c->qk_norm ? 2 * c->D : 0) +
+                     (c->qkv_bias ? q + 2 * kv : 0);
     return c->L * layer + (c->tied ? 1 : 2) * C * c->V + C;
 }
 
@@ -262,13 +315,22 @@ vkm_status vkm_model_config_save(const vkm_model_config *c, const char *folder, 
     vkm_jw w = vkm_jw_begin(&b, 2);
     vkm_jw_obj(&w, NULL);
     vkm_jw_arr(&w, "architectures");
-    vkm_jw_str(&w, NULL, archs[0].class_name);
+    vkm_jw_str(&w, NULL, archs[c->arch].class_name);
     vkm_jw_end_arr(&w);
-    vkm_jw_str(&w, "model_type", archs[0].model_type);
+    vkm_jw_str(&w, "model_type", archs[c->arch].model_type);
     for (size_t i = 0; i < VKM_COUNTOF(sizes); i++)
         vkm_jw_i64(&w, sizes[i].key, *size_at(&copy, sizes[i].at));
     vkm_jw_double(&w, "rms_norm_eps", c->norm_eps);
-    vkm_jw_double(&w, "rope_theta", c->rope_theta);
+    vkm_jw_double(&w, "rope_theta", c->rope.theta);
+    if (c->rope.factor > 0) {
+        vkm_jw_obj(&w, "rope_scaling");
+        vkm_jw_str(&w, "rope_type", "llama3");
+        vkm_jw_double(&w, "factor", c->rope.factor);
+        vkm_jw_double(&w, "low_freq_factor", c->rope.low_freq_factor);
+        vkm_jw_double(&w, "high_freq_factor", c->rope.high_freq_factor);
+        vkm_jw_u64(&w, "original_max_position_embeddings", c->rope.original_max_pos);
+        vkm_jw_end_obj(&w);
+    }
     vkm_jw_bool(&w, "tie_word_embeddings", c->tied);
     vkm_jw_str(&w, "hidden_act", "silu");
     vkm_jw_bool(&w, "attention_bias", false);

@@ -12,15 +12,30 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SIZES(c, l, h, k, d, f, v)                                                                 \
+#define SHAPE(c, l, h, k, d, f, v)                                                                 \
     .C = (c), .L = (l), .H = (h), .K = (k), .D = (d), .F = (f), .V = (v), .norm_eps = 1e-6,        \
-    .qk_norm = true, .bos = -1, .pad = -1, .temperature = 1, .top_p = 1, .top_k = 0
-#define SMALL .max_pos = 2048, .rope_theta = 10000
-#define QWEN3 .max_pos = 40960, .rope_theta = 1000000
+    .bos = -1, .pad = -1, .temperature = 1, .top_p = 1, .top_k = 0
+#define SIZES(...) SHAPE(__VA_ARGS__), .qk_norm = true
+#define SMALL      .max_pos = 2048, .rope = {.theta = 10000}
+#define QWEN3      .max_pos = 40960, .rope = {.theta = 1000000}
 
 const vkm_model_preset vkm_model_presets[] = {
     {"tiny", "2 layers of width 64", {SIZES(64, 2, 4, 2, 16, 128, 0), SMALL, .tied = true}},
     {"tiny-untied", "tiny with its own output head", {SIZES(64, 2, 4, 2, 16, 128, 0), SMALL}},
+    {"tiny-qwen2",
+     "tiny as a Qwen2: biases of q, k and v, no norm of q and k",
+     {SHAPE(64, 2, 4, 2, 16, 128, 0), SMALL, .arch = VKM_ARCH_QWEN2, .qkv_bias = true}},
+    {"tiny-llama",
+     "tiny as a Llama 3: neither, and stretched positions",
+     {SHAPE(64, 2, 4, 2, 16, 128, 0), .max_pos = 2048, .arch = VKM_ARCH_LLAMA,
+      .rope = {.theta = 10000,
+               .factor = 8,
+               .low_freq_factor = 1,
+               .high_freq_factor = 4,
+               .original_max_pos = 256}}},
+    {"tiny-mistral",
+     "tiny as a Mistral: neither",
+     {SHAPE(64, 2, 4, 2, 16, 128, 0), SMALL, .arch = VKM_ARCH_MISTRAL}},
     {"mini", "4 layers of width 128", {SIZES(128, 4, 4, 2, 32, 256, 0), SMALL, .tied = true}},
     {"qwen3-0.6b-4l",
      "Qwen3-0.6B's widths, 4 layers",
@@ -97,13 +112,14 @@ static void draw_part(void *user, uint32_t part, uint32_t parts) {
     }
 }
 
-/* Gaussians for a matrix, ones for a gain. */
+/* Gaussians for a matrix or a bias, ones for a gain. */
 static vkm_status draw(void *user, uint32_t i, const vkm_model_tensor *t, uint64_t first,
                        uint64_t n, float *out, vkm_err *err) {
     drawing *d = user;
     (void)err;
-    for (uint64_t j = 0; j < n && !t->rows; j++) out[j] = 1.0f;
-    if (!t->rows) return VKM_OK;
+    int gain = !t->rows && t->role < VKM_ROLE_BIAS_Q;
+    for (uint64_t j = 0; j < n && gain; j++) out[j] = 1.0f;
+    if (gain) return VKM_OK;
     d->i = i, d->first = first, d->n = n, d->out = out;
     vkm_team_run(d->team, draw_part, d);
     return VKM_OK;

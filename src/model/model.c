@@ -30,6 +30,10 @@ void vkm_linear_dims(const vkm_model_config *d, vkm_linear_id id, uint32_t *d_in
     *d_out = dims[id][1];
 }
 
+int vkm_linear_has_bias(const vkm_model_config *d, vkm_linear_id id) {
+    return d->qkv_bias && (id == VKM_LIN_Q || id == VKM_LIN_K || id == VKM_LIN_V);
+}
+
 static void plan_model(vkm_model *m, int trains, vkm_plan *p) {
     const vkm_model_config *d = &m->dims;
     vkm_plan_add(p, &m->embed, VKM_BF16, vkm_op_size(d->V, d->C), "weights");
@@ -51,6 +55,8 @@ static void plan_model(vkm_model *m, int trains, vkm_plan *p) {
             vkm_linear *lin = &layer->lin[j];
             vkm_linear_dims(d, (vkm_linear_id)j, &lin->d_in, &lin->d_out);
             vkm_plan_add(p, &lin->w, VKM_BF16, vkm_op_size(lin->d_out, lin->d_in), "weights");
+            if (vkm_linear_has_bias(d, (vkm_linear_id)j))
+                vkm_plan_add(p, &lin->bias, VKM_F32, lin->d_out, "weights");
             if (trains)
                 vkm_plan_add(p, &lin->wt, VKM_BF16, vkm_op_size(lin->d_in, lin->d_out),
                              "transposed weights");
@@ -84,8 +90,8 @@ done:
     return err->status;
 }
 
-static vkm_status load_gain(vkm_model *m, const vkm_st *st, const char *name, vkm_tensor dst,
-                            vkm_err *err) {
+static vkm_status load_vector(vkm_model *m, const vkm_st *st, const char *name, vkm_tensor dst,
+                              vkm_err *err) {
     const vkm_st_tensor *t;
     const uint64_t shape[1] = {dst.n};
     if (vkm_st_expect(st, name, 1, shape, &t, err)) return err->status;
@@ -108,12 +114,15 @@ static vkm_status load_layer(vkm_model *m, const vkm_st *st, uint32_t i, vkm_err
     char name[128];
     for (size_t j = 0; j < (m->dims.qk_norm ? 4 : 2); j++) {
         snprintf(name, sizeof name, "model.layers.%u.%s.weight", i, gains[j].name);
-        if (load_gain(m, st, name, gains[j].dst, err)) return err->status;
+        if (load_vector(m, st, name, gains[j].dst, err)) return err->status;
     }
     for (int j = 0; j < VKM_N_LINEARS; j++) {
         vkm_linear *lin = &layer->lin[j];
         snprintf(name, sizeof name, "model.layers.%u.%s.weight", i, vkm_linear_names[j]);
         if (load_operand(m, st, name, lin->d_out, lin->d_in, lin->w, err)) return err->status;
+        if (!vkm_linear_has_bias(&m->dims, (vkm_linear_id)j)) continue;
+        snprintf(name, sizeof name, "model.layers.%u.%s.bias", i, vkm_linear_names[j]);
+        if (load_vector(m, st, name, lin->bias, err)) return err->status;
     }
     return VKM_OK;
 }
@@ -123,7 +132,7 @@ static vkm_status make_rope(vkm_model *m, vkm_err *err) {
     float *cosines = vkm_calloc(n, sizeof *cosines, "RoPE tables", err);
     float *sines = vkm_calloc(n, sizeof *sines, "RoPE tables", err);
     if (cosines && sines) {
-        vkm_rope_table(cosines, sines, m->dims.max_pos, m->dims.D, m->dims.rope_theta);
+        vkm_rope_table(cosines, sines, m->dims.max_pos, m->dims.D, &m->dims.rope);
         if (!vkm_write(m->dev, m->cos, cosines, err)) (void)!vkm_write(m->dev, m->sin, sines, err);
     }
     free(cosines);
@@ -159,7 +168,7 @@ static vkm_status load_weights(vkm_model *m, const char *folder, vkm_err *err) {
     vkm_progress_begin(&bar, "loading the model", 0, d->L + 1);
     if (load_operand(m, st, "model.embed_tokens.weight", d->V, d->C, m->embed, err)) goto done;
     if (!d->tied && load_operand(m, st, "lm_head.weight", d->V, d->C, m->head, err)) goto done;
-    if (load_gain(m, st, "model.norm.weight", m->norm_final, err)) goto done;
+    if (load_vector(m, st, "model.norm.weight", m->norm_final, err)) goto done;
     for (uint32_t i = 0; i < d->L; i++) {
         if (load_layer(m, st, i, err)) goto done;
         vkm_progress_at(&bar, i + 1, "layer %u", i);

@@ -27,6 +27,7 @@ extern const char *const vkm_linear_names[VKM_N_LINEARS]; /* "self_attn.q_proj",
 typedef struct vkm_linear {
     vkm_tensor w;  /* operand (d_out, d_in) */
     vkm_tensor wt; /* operand (d_in, d_out), for dX; absent (n = 0) in models that only generate */
+    vkm_tensor bias; /* (d_out) fp32, of q, k and v where the architecture has it; else n = 0 */
     uint32_t d_in, d_out;
 } vkm_linear;
 
@@ -50,6 +51,8 @@ typedef struct vkm_model {
 
 /* Sizes d_in and d_out of a Linear. */
 void vkm_linear_dims(const vkm_model_config *d, vkm_linear_id id, uint32_t *d_in, uint32_t *d_out);
+
+int vkm_linear_has_bias(const vkm_model_config *d, vkm_linear_id id);
 
 /* The factor of attention scores: 1/sqrt(D), correctly rounded twice. */
 float vkm_attn_scale(const vkm_model_config *d);

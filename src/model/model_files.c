@@ -18,7 +18,8 @@ static void add(list *l, const char *prefix, uint32_t layer, uint32_t role, cons
                 uint32_t rows, uint32_t cols) {
     vkm_model_tensor *t = &l->t[l->n++];
     *t = (vkm_model_tensor){.rows = rows, .cols = cols, .layer = layer, .role = role};
-    snprintf(t->name, sizeof t->name, "%s%s.weight", prefix, name);
+    snprintf(t->name, sizeof t->name, "%s%s.%s", prefix, name,
+             role >= VKM_ROLE_BIAS_Q ? "bias" : "weight");
 }
 
 static void add_linear(list *l, const vkm_model_config *c, const char *prefix, uint32_t layer,
@@ -26,11 +27,13 @@ static void add_linear(list *l, const vkm_model_config *c, const char *prefix, u
     uint32_t d_in, d_out;
     vkm_linear_dims(c, id, &d_in, &d_out);
     add(l, prefix, layer, id, vkm_linear_names[id], d_out, d_in);
+    if (vkm_linear_has_bias(c, id))
+        add(l, prefix, layer, VKM_ROLE_BIAS_Q + id, vkm_linear_names[id], 0, d_out);
 }
 
 vkm_status vkm_model_tensors(const vkm_model_config *c, vkm_model_tensor **out, uint32_t *n,
                              vkm_err *err) {
-    list l = {.t = vkm_calloc(3 + (size_t)c->L * (VKM_N_LINEARS + 4), sizeof *l.t,
+    list l = {.t = vkm_calloc(3 + (size_t)c->L * (VKM_N_LINEARS + 7), sizeof *l.t,
                               "the model's tensors", err)};
     if (!l.t) return err->status;
     add(&l, "", 0, VKM_ROLE_EMBED, "model.embed_tokens", c->V, c->C);

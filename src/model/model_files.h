@@ -13,12 +13,15 @@ typedef enum {
     VKM_ROLE_EMBED,
     VKM_ROLE_NORM_FINAL,
     VKM_ROLE_HEAD,
+    VKM_ROLE_BIAS_Q, /* and of k and v: VKM_ROLE_BIAS_Q + vkm_linear_id */
+    VKM_ROLE_BIAS_K,
+    VKM_ROLE_BIAS_V,
     VKM_N_ROLES
 } vkm_role;
 
 typedef struct vkm_model_tensor {
     char name[96];
-    uint32_t rows, cols; /* rows 0: a vector, the gain of a norm */
+    uint32_t rows, cols; /* rows 0: a vector, the gain of a norm or a bias */
     uint32_t layer;      /* 0 for those outside the layers */
     uint32_t role;       /* vkm_role, or vkm_linear_id */
 } vkm_model_tensor;

@@ -72,6 +72,13 @@ vkm_status vkm_weights_new(vkm_model *m, const char *folder, vkm_plan *dry, vkm_
     *out = NULL;
     if (!w) return err->status;
     w->model = m;
+    if (d->qkv_bias) {
+        vkm_fail(err, VKM_USAGE,
+                 "model '%s': the biases of q, k and v have no gradient here; train an adapter: "
+                 "sft_train deployed or both",
+                 folder);
+        goto fail;
+    }
     if (vkm_model_tensors(d, &list, &w->n, err)) goto fail;
     w->w = vkm_calloc(w->n, sizeof *w->w, "the weights' masters", err);
     w->by_role =

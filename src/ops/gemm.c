@@ -46,7 +46,9 @@ void vkm_op_linear(vkm_stream *s, const vkm_args_linear *a) {
     b.b2 = vkm_need(a->b2, operand_span(a->n, k2, k2), "linear", "b2");
     b.scale = vkm_need(a->scale, a->n_experts ? a->scale.n : 0, "linear", "scale");
     b.row_seq = vkm_need(a->row_seq, a->n_experts ? a->m : 0, "linear", "row_seq");
-    b.res = vkm_need(a->res, a->has_res ? (uint64_t)a->m * a->n : 0, "linear", "res");
+    VKM_BUG_ON(a->has_res > 2, "linear: has_res %u", a->has_res);
+    const uint64_t added[] = {0, (uint64_t)a->m * a->n, a->n};
+    b.res = vkm_need(a->res, added[a->has_res], "linear", "res");
     b.c = vkm_need(a->c, (uint64_t)a->m * a->n, "linear", "c");
     vkm_stream_launch(s, &vkm_kernels[VKM_K_linear], &b,
                       vkm_tile_launch(vkm_stream_dev(s), 2, a->m, a->n, a->k + k2,
@@ -166,15 +168,15 @@ static void linear_tile(const vkm_args_linear *a, tile t, sums y) {
 }
 
 VKM_REF(linear) {
-    const real *res = ref_f32(a->res); // (m, n)
-    real *c = ref_f32(a->c);           // (m, n)
+    real *c = ref_f32(a->c); // (m, n)
     FOR_TILES(t, a->m, a->n) {
         sums y;
         linear_tile(a, t, y);
         for (uint32_t i = 0; i < t.rows; i++) {
             uint64_t at = (uint64_t)(t.i0 + i) * a->n + t.j0;
+            const real *res = ref_f32(a->res) + (a->has_res == 2 ? t.j0 : at); // (m, n) or (n)
             if (a->has_res)
-                for (uint32_t j = 0; j < t.cols; j++) c[at + j] = canon(res[at + j] + y[i][j]);
+                for (uint32_t j = 0; j < t.cols; j++) c[at + j] = canon(res[j] + y[i][j]);
             else
                 for (uint32_t j = 0; j < t.cols; j++) c[at + j] = canon(y[i][j]);
         }

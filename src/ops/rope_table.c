@@ -57,16 +57,28 @@ static void sine_cosine(double a, double *sine, double *cosine) {
     if ((n + 1) & 2) *cosine = -*cosine;
 }
 
+/* Each operation rounded to fp32, as transformers' tensors are. */
+static float stretched(float inv_freq, const vkm_rope *r) {
+    float wave = 6.283185307179586f / inv_freq, old = (float)r->original_max_pos;
+    float low = (float)r->low_freq_factor, high = (float)r->high_freq_factor;
+    float factor = (float)r->factor;
+    if (wave < (float)(r->original_max_pos / r->high_freq_factor)) return inv_freq;
+    if (wave > (float)(r->original_max_pos / r->low_freq_factor)) return inv_freq / factor;
+    float smooth = (old / wave - low) / (high - low);
+    return (1 - smooth) * inv_freq / factor + smooth * inv_freq;
+}
+
 void vkm_rope_table(float *cosines, float *sines, uint32_t max_pos, uint32_t head_dim,
-                    double theta) {
-    VKM_BUG_ON(!(theta >= 1) || head_dim & 1 || max_pos > 1u << 24,
-               "rope: %u positions of %u, theta %g", max_pos, head_dim, theta);
+                    const vkm_rope *rope) {
+    VKM_BUG_ON(!(rope->theta >= 1) || head_dim & 1 || max_pos > 1u << 24,
+               "rope: %u positions of %u, theta %g", max_pos, head_dim, rope->theta);
     uint32_t half = head_dim / 2;
-    double log_theta = natural_log(theta);
+    double log_theta = natural_log(rope->theta);
     for (uint32_t i = 0; i < half; i++) {
         float exponent = (float)(2 * i) / (float)head_dim;
         float power = (float)exponential((double)exponent * log_theta);
         float inv_freq = 1.0f / power;
+        if (rope->factor > 0) inv_freq = stretched(inv_freq, rope);
         for (uint32_t p = 0; p < max_pos; p++) {
             float angle = (float)p * inv_freq;
             double s, c;

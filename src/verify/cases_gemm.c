@@ -40,7 +40,7 @@ VKM_CASES(linear) {
         vkm_args_linear a = {.m = shapes[i][0], .n = shapes[i][1], .k = shapes[i][2]};
         a.n_experts = (uint32_t)(i % 3);
         a.kper = i % 2 ? 8 : 264;
-        a.has_res = i % 4 < 2;
+        a.has_res = (uint32_t)(i % 5) % 3;
         uint32_t k2 = a.n_experts ? a.n_experts * a.kper : 8;
         a.a = vkm_v_op16(v, a.m, a.k, VKM_FILL_NORMAL);
         a.b = vkm_v_op16(v, a.n, a.k, VKM_FILL_ADVERSARIAL);
@@ -48,7 +48,7 @@ VKM_CASES(linear) {
         a.b2 = vkm_v_op16(v, a.n, k2, VKM_FILL_NORMAL);
         a.scale = vkm_v_f32(v, 4, i % 2 ? VKM_FILL_WIDE : VKM_FILL_POSITIVE);
         a.row_seq = rows_of(v, a.m);
-        a.res = vkm_v_f32(v, (uint64_t)a.m * a.n, VKM_FILL_NORMAL);
+        a.res = vkm_v_f32(v, a.has_res == 2 ? a.n : (uint64_t)a.m * a.n, VKM_FILL_NORMAL);
         a.c = vkm_v_f32_out(v, (uint64_t)a.m * a.n);
         VKM_V_RUN(v, linear, &a);
     }
