@@ -1,10 +1,10 @@
 /* Owns encoding and decoding: added tokens, NFC, splits, merges. */
+#include "model/nfc.h"
 #include "model/tokenizer_impl.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
 typedef struct symbol {
     uint32_t id;
@@ -209,12 +209,10 @@ static vkm_status encode_plain(encoder *e, const char *text, size_t n) {
     bool ascii = true;
     for (size_t i = 0; i < n && ascii; i++) ascii = (unsigned char)text[i] < 0x80;
     if (ascii || !e->t->nfc) return encode_normalized(e, text, n);
-    utf8proc_uint8_t *nfc = NULL;
-    utf8proc_ssize_t len = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)n, &nfc,
-                                        UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-    if (len < 0) return vkm_fail(e->err, VKM_FAILED, "NFC of a text: %s", utf8proc_errmsg(len));
-    vkm_status st = encode_normalized(e, (const char *)nfc, (size_t)len);
-    free(nfc);
+    vkm_strbuf nfc = {0};
+    vkm_status st = vkm_nfc(text, n, &nfc, e->err);
+    if (!st) st = encode_normalized(e, vkm_strbuf_str(&nfc), nfc.n);
+    vkm_strbuf_free(&nfc);
     return st;
 }
 
