@@ -2,7 +2,7 @@
  * where the Qwen3 fixtures are, on all of them; and what is refused. */
 #include "base/json.h"
 #include "base/log.h"
-#include "model/chat.h"
+#include "model/chat_json.h"
 #include "model/tokenizer.h"
 
 #include <setjmp.h>
@@ -248,7 +248,7 @@ static void refuses_other_tokenizers(void **state) {
         {"\"dropout\":null", "\"dropout\":0.1", "model.dropout: is not supported"},
         {"\"byte_fallback\":false", "\"byte_fallback\":true", "only false"},
         {"\"content\":\"<|im_end|>\"", "\"content\":\"<|end|>\"",
-         "ChatML token <|im_end|> is missing"},
+         NULL}, /* but it has no chat style */
         {"\"content\":\"<|im_start|>\"", "\"content\":\"<|im_end|>\"", "already"},
         {"\"lstrip\":false", "\"lstrip\":true", "lstrip: only false is supported"},
         {"\"!\":0", "\"!!!\":0", "lacks byte 0x21"},
@@ -295,6 +295,98 @@ static void refuses_other_tokenizers(void **state) {
                          VKM_FAILED);
     }
     free(text);
+}
+
+/* tests/golden/chat.json: each template as a folder's, and what transformers renders by it. */
+static void chat_equals_transformers(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        vkm_chat_style style;
+    } styles[] = {{"plain", VKM_CHAT_PLAIN},
+                  {"qwen2", VKM_CHAT_QWEN2},
+                  {"qwen2.5", VKM_CHAT_QWEN2_5},
+                  {"qwen3", VKM_CHAT_NO_THINK}};
+    vkm_err err = {0};
+    vkm_json *golden;
+    size_t n = 0, cases = 0;
+    char *text;
+    assert_int_equal(vkm_json_load(VKM_SOURCE_DIR "/tests/golden/chat.json", NULL, &golden, &err),
+                     VKM_OK);
+    assert_int_equal(vkm_file_read(GOLDEN "/tokenizer.json", 1 << 20, &text, &n, &err), VKM_OK);
+    put_file("tokenizer.json", text, n);
+    free(text);
+    for (size_t i = 0; i < VKM_COUNTOF(styles); i++) {
+        const char *template;
+        vkm_tokenizer *t;
+        vkm_jv all = vkm_json_find(vkm_json_root(golden), "templates");
+        assert_int_equal(vkm_json_get_str(all, styles[i].name, VKM_JSON_REQ, &template, &err),
+                         VKM_OK);
+        /* by a file of its own, and (escaped once more) by tokenizer_config.json */
+        vkm_strbuf escaped = {0}, config = {0};
+        for (const char *p = template; *p; p++)
+            if (*p == '\n')
+                vkm_strbuf_puts(&escaped, "\\n");
+            else
+                vkm_strbuf_putc(&escaped, *p);
+        put_file("chat_template.jinja", escaped.data, escaped.n);
+        assert_int_equal(vkm_tokenizer_load(tmpdir, &t, &err), VKM_OK);
+        assert_int_equal(vkm_chat_style_of(t), styles[i].style);
+        vkm_tokenizer_free(t);
+        assert_int_equal(remove(in_dir("chat_template.jinja")), 0);
+        vkm_jw w = vkm_jw_begin(&config, 0);
+        vkm_jw_obj(&w, NULL);
+        vkm_jw_str(&w, "chat_template", escaped.data);
+        vkm_jw_end_obj(&w);
+        put_file("tokenizer_config.json", config.data, config.n);
+        assert_int_equal(vkm_tokenizer_load(tmpdir, &t, &err), VKM_OK);
+        assert_int_equal(vkm_chat_style_of(t), styles[i].style);
+        vkm_tokenizer_free(t);
+        vkm_strbuf_free(&escaped), vkm_strbuf_free(&config);
+        vkm_jv list = vkm_json_find(vkm_json_root(golden), "cases");
+        for (vkm_jv c = vkm_json_first(list); c.v; c = vkm_json_next(c)) {
+            const char *style, *want;
+            vkm_chat_turn turns[8];
+            size_t n_turns = 0;
+            vkm_strbuf b = {0};
+            assert_int_equal(vkm_json_get_str(c, "style", VKM_JSON_REQ, &style, &err), VKM_OK);
+            if (strcmp(style, styles[i].name) != 0) continue;
+            assert_int_equal(vkm_json_get_str(c, "text", VKM_JSON_REQ, &want, &err), VKM_OK);
+            assert_int_equal(
+                vkm_chat_read_turns(vkm_json_find(c, "messages"), turns, &n_turns, &err), VKM_OK);
+            assert_int_equal(vkm_chat_render(turns, n_turns, styles[i].style, true, &b, &err),
+                             VKM_OK);
+            assert_string_equal(b.data, want);
+            vkm_strbuf_free(&b);
+            cases++;
+        }
+    }
+    assert_int_equal(cases, 40);
+    vkm_json_free(golden);
+}
+
+/* A template of another kind, or none with tokens of another kind: only messages are refused. */
+static void other_chats_are_unknown(void **state) {
+    (void)state;
+    static const char llama[] = "{{ '<|start_header_id|>' + m.role + '<|end_header_id|>' }}",
+                      thinks[] = "{{ '<|im_start|>assistant\\n<think>\\n' }}";
+    static const char *const templates[] = {llama, thinks};
+    static const vkm_chat_turn hello = {"user", "hello"};
+    vkm_tokenizer *t;
+    vkm_err err = {0};
+    for (size_t i = 0; i < VKM_COUNTOF(templates); i++) {
+        vkm_strbuf b = {0};
+        put_file("chat_template.jinja", templates[i], strlen(templates[i]));
+        assert_int_equal(vkm_tokenizer_load(tmpdir, &t, &err), VKM_OK);
+        assert_int_equal(vkm_chat_style_of(t), VKM_CHAT_UNKNOWN);
+        assert_int_equal(vkm_chat_render(&hello, 1, vkm_chat_style_of(t), true, &b, &err),
+                         VKM_FAILED);
+        assert_has(err.msg, "known: ChatML, Qwen2's, Qwen2.5's and Qwen3's");
+        err = (vkm_err){0};
+        vkm_tokenizer_free(t);
+        vkm_strbuf_free(&b);
+    }
+    assert_int_equal(remove(in_dir("chat_template.jinja")), 0);
 }
 
 static void chat_follows_the_template(void **state) {
@@ -350,6 +442,8 @@ int main(void) {
         cmocka_unit_test(a_decoder_never_splits_a_character),
         cmocka_unit_test(long_words_take_no_quadratic_time),
         cmocka_unit_test(refuses_other_tokenizers),
+        cmocka_unit_test(chat_equals_transformers),
+        cmocka_unit_test(other_chats_are_unknown),
         cmocka_unit_test(chat_follows_the_template),
     };
     return cmocka_run_group_tests(tests, tmpdir_make, tmpdir_remove);

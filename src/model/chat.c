@@ -55,7 +55,7 @@ static void cut_thoughts(const char *content, span *thoughts, span *answer) {
 static void add_answer(const vkm_chat_turn *turn, vkm_chat_style style, bool after_last_user,
                        bool is_last, vkm_strbuf *out) {
     span thoughts, answer;
-    if (style == VKM_CHAT_PLAIN) {
+    if (style != VKM_CHAT_NO_THINK && style != VKM_CHAT_THINK) {
         vkm_strbuf_puts(out, turn->content);
         return;
     }
@@ -67,10 +67,6 @@ static void add_answer(const vkm_chat_turn *turn, vkm_chat_style style, bool aft
         answer = skip_newlines(answer);
     }
     vkm_strbuf_add(out, answer.at, answer.n);
-}
-
-vkm_chat_style vkm_chat_style_of(const vkm_tokenizer *t) {
-    return vkm_tokenizer_id(t, "<think>") >= 0 ? VKM_CHAT_NO_THINK : VKM_CHAT_PLAIN;
 }
 
 static const char answer_begins[] = "<|im_start|>assistant\n";
@@ -92,7 +88,19 @@ void vkm_chat_restyle(const char *prompt, vkm_chat_style style, vkm_strbuf *out)
 
 vkm_status vkm_chat_render(const vkm_chat_turn *turns, size_t n, vkm_chat_style style,
                            bool generation_prompt, vkm_strbuf *out, vkm_err *err) {
+    static const char *const own_system[] = {
+        [VKM_CHAT_QWEN2] = "You are a helpful assistant.",
+        [VKM_CHAT_QWEN2_5] = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
+        [VKM_CHAT_UNKNOWN] = NULL,
+    };
     size_t last_user = n ? n - 1 : 0;
+    if (style == VKM_CHAT_UNKNOWN)
+        return vkm_fail(err, VKM_FAILED,
+                        "the model's chat template is not known (known: ChatML, Qwen2's, Qwen2.5's "
+                        "and Qwen3's), or its tokenizer has no <|im_start|> and <|im_end|>; give "
+                        "prompts as texts or token ids, or choose another model");
+    if (own_system[style] && n && strcmp(turns[0].role, "system") != 0)
+        vkm_strbuf_printf(out, "<|im_start|>system\n%s<|im_end|>\n", own_system[style]);
     for (size_t i = n; i-- > 0;)
         if (!strcmp(turns[i].role, "user")) {
             last_user = i;

@@ -1,4 +1,4 @@
-/* Chat turns as text, in the formats of Qwen3's chat template. */
+/* Chat turns as text: ChatML and the templates of Qwen2, Qwen2.5 and Qwen3. */
 #ifndef VKM_CHAT_H
 #define VKM_CHAT_H
 
@@ -8,20 +8,9 @@ typedef struct vkm_chat_turn {
     const char *role, *content; /* role: system, user or assistant */
 } vkm_chat_turn;
 
-/* How the template treats thinking. */
-typedef enum vkm_chat_style {
-    VKM_CHAT_PLAIN,    /* ChatML alone: no think block anywhere */
-    VKM_CHAT_NO_THINK, /* Qwen3 with enable_thinking=False: the prompt ends in an empty think block
-                        */
-    VKM_CHAT_THINK,    /* Qwen3 with enable_thinking=True: the model writes its own think block */
-} vkm_chat_style;
-
-/* NO_THINK where the tokenizer has <think>, else PLAIN. */
-vkm_chat_style vkm_chat_style_of(const vkm_tokenizer *t);
-
 /* Appends the turns; generation_prompt adds the beginning of the assistant's turn. A final answer
  * after the last user turn gets a think block (its own or an empty one), earlier answers lose
- * theirs, as Qwen3's template does it. Error: an unknown role. */
+ * theirs, as Qwen3's template does it. Errors: an unknown role, an unknown style. */
 vkm_status vkm_chat_render(const vkm_chat_turn *turns, size_t n, vkm_chat_style style,
                            bool generation_prompt, vkm_strbuf *out, vkm_err *err) VKM_MUST_CHECK;
 

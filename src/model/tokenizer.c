@@ -248,21 +248,12 @@ static vkm_status load_added_token(vkm_tokenizer *t, const int16_t *of_char, vkm
 }
 
 static vkm_status load_added(vkm_tokenizer *t, const int16_t *of_char, vkm_jv list, vkm_err *err) {
-    static const char *const needed[] = {"<|im_start|>", "<|im_end|>"};
     t->added = vkm_calloc(vkm_json_count(list), sizeof *t->added, "added tokens", err);
     if (!t->added) return err->status;
     memset(t->added_first, -1, sizeof t->added_first);
     vkm_status st = VKM_OK;
     for (vkm_jv e = vkm_json_first(list); !st && e.v; e = vkm_json_next(e))
         st = load_added_token(t, of_char, e, err);
-    for (size_t i = 0; i < VKM_COUNTOF(needed) && !st; i++) {
-        uint32_t id = vkm_tok_find(t, needed[i], strlen(needed[i])), k = 0;
-        while (k < t->n_added && t->added[k].id != id) k++;
-        if (k == t->n_added)
-            st = vkm_json_fail(list, err,
-                               "the ChatML token %s is missing; choose a chat model's tokenizer",
-                               needed[i]);
-    }
     return st;
 }
 
@@ -425,16 +416,19 @@ static vkm_status load_document(vkm_tokenizer *t, vkm_jv root, vkm_err *err) {
 
 static const vkm_json_limits limits = {.max_bytes = (size_t)256 << 20, .max_depth = 16};
 
+/* ---- loading --------------------------------------------------------------------------------- */
+
 /* Takes the document over. */
 static vkm_status build(vkm_json *doc, vkm_tokenizer **out, vkm_err *err) {
     vkm_tokenizer *t = vkm_calloc(1, sizeof *t, "a tokenizer", err);
     vkm_status st = t ? load_document(t, vkm_json_root(doc), err) : err->status;
     vkm_json_free(doc);
-    if (st)
+    if (st) {
         vkm_tokenizer_free(t);
-    else
-        *out = t;
-    return st;
+        return st;
+    }
+    *out = t;
+    return vkm_tok_find_style(t, NULL, err);
 }
 
 vkm_status vkm_tokenizer_parse(const char *text, size_t n, const char *name, vkm_tokenizer **out,
@@ -452,7 +446,11 @@ vkm_status vkm_tokenizer_load(const char *path, vkm_tokenizer **out, vkm_err *er
     vkm_status st = vkm_path_join(file, vkm_dir_exists(path) ? path : NULL,
                                   vkm_dir_exists(path) ? "tokenizer.json" : path, err);
     if (!st) st = vkm_json_load(file, &limits, &doc, err);
-    return st ? st : build(doc, out, err);
+    if (!st) st = build(doc, out, err);
+    if (st || !vkm_dir_exists(path) || !vkm_tok_find_style(*out, path, err)) return st;
+    vkm_tokenizer_free(*out);
+    *out = NULL;
+    return err->status;
 }
 
 void vkm_tokenizer_free(vkm_tokenizer *t) {

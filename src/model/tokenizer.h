@@ -8,9 +8,21 @@
 
 typedef struct vkm_tokenizer vkm_tokenizer;
 
+/* The chat format of a folder (chat.h renders it). */
+typedef enum vkm_chat_style {
+    VKM_CHAT_PLAIN,    /* ChatML alone: no think block anywhere */
+    VKM_CHAT_QWEN2,    /* ChatML with a system message of its own where there is none: Qwen2's */
+    VKM_CHAT_QWEN2_5,  /* and Qwen2.5's */
+    VKM_CHAT_NO_THINK, /* Qwen3 with enable_thinking=False: the prompt ends in an empty think block
+                        */
+    VKM_CHAT_THINK,    /* Qwen3 with enable_thinking=True: the model writes its own think block */
+    VKM_CHAT_UNKNOWN,  /* another template, or a tokenizer without ChatML's tokens */
+} vkm_chat_style;
+
 /* path: a tokenizer.json, or a folder that holds one. Normalizers: none, NFC. Pre-tokenizers: Split
- * by regular expressions, ByteLevel. Model: BPE over all 256 bytes. The ChatML tokens <|im_start|>
- * and <|im_end|> must be there. Anything else is an error that names the key. */
+ * by regular expressions, ByteLevel. Model: BPE over all 256 bytes. Anything else is an error that
+ * names the key. A folder's chat template (chat_template.jinja, or in tokenizer_config.json) tells
+ * the chat style; without one Qwen3's where there is <think>, else plain ChatML. */
 vkm_status vkm_tokenizer_load(const char *path, vkm_tokenizer **out, vkm_err *err) VKM_MUST_CHECK;
 /* The same from the text of a tokenizer.json; `name` begins error messages. */
 vkm_status vkm_tokenizer_parse(const char *text, size_t n, const char *name, vkm_tokenizer **out,
@@ -22,6 +34,7 @@ uint32_t vkm_tokenizer_n_ids(const vkm_tokenizer *t); /* largest id + 1: at most
 int64_t vkm_tokenizer_id(const vkm_tokenizer *t, const char *token);
 /* The bytes that an id stands for, not NUL-terminated; n = 0 for an id without a token. */
 const char *vkm_tokenizer_bytes(const vkm_tokenizer *t, uint32_t id, size_t *n);
+vkm_chat_style vkm_chat_style_of(const vkm_tokenizer *t); /* a think style is NO_THINK */
 bool vkm_tokenizer_is_special(const vkm_tokenizer *t, uint32_t id);
 
 typedef struct vkm_ids {

@@ -41,10 +41,13 @@ struct vkm_tokenizer {
     pcre2_code *split[VKM_TOK_SPLITS];
     int n_splits;
     bool nfc, ignore_merges, any_normalized;
+    vkm_chat_style chat;
 };
 
 uint32_t vkm_tok_find(const vkm_tokenizer *t, const char *name, size_t n); /* or VKM_NO_ID */
 vkm_tok_merge *vkm_tok_merge_slot(const vkm_tokenizer *t, uint32_t left, uint32_t right);
+/* Sets t->chat; folder NULL: by the tokens alone. */
+vkm_status vkm_tok_find_style(vkm_tokenizer *t, const char *folder, vkm_err *err) VKM_MUST_CHECK;
 /* The ByteLevel alphabet: the code point that stands for a byte. */
 uint32_t vkm_tok_byte_char(unsigned byte);
 
