@@ -166,6 +166,62 @@ static void equals_the_qwen3_fixtures(void **state) {
     vkm_tokenizer_free(t);
 }
 
+/* tests/golden/tokenizer/flags.jsonl: tokens that take spaces, or stand as words alone. */
+static void added_tokens_have_flags(void **state) {
+    (void)state;
+    vkm_err err = {0};
+    vkm_tokenizer *t = NULL;
+    vkm_jsonl *l;
+    char *text;
+    size_t n, n_cases = 0;
+    assert_int_equal(vkm_file_read(GOLDEN "/tokenizer.json", 1 << 20, &text, &n, &err), VKM_OK);
+    assert_int_equal(vkm_jsonl_open(GOLDEN "/flags.jsonl", NULL, &l, &err), VKM_OK);
+    for (vkm_json *doc; vkm_jsonl_next(l, &doc, &err) == VKM_OK && doc; vkm_json_free(doc)) {
+        vkm_jv row = vkm_json_root(doc), added = vkm_json_find(row, "added"), want;
+        if (added.v) {
+            vkm_strbuf b = {0};
+            char *at = strstr(text, "],\"normalizer\"");
+            assert_non_null(at);
+            vkm_strbuf_add(&b, text, (size_t)(at - text));
+            for (vkm_jv e = vkm_json_first(added); e.v; e = vkm_json_next(e)) {
+                static const char *const flags[] = {"special", "normalized", "single_word",
+                                                    "lstrip", "rstrip"};
+                int64_t id;
+                const char *content;
+                assert_int_equal(vkm_json_get_i64(e, "id", VKM_JSON_REQ, 0, 1000, &id, &err), 0);
+                assert_int_equal(vkm_json_get_str(e, "content", VKM_JSON_REQ, &content, &err), 0);
+                vkm_strbuf_puts(&b, ",");
+                vkm_jw w = vkm_jw_begin(&b, 0);
+                vkm_jw_obj(&w, NULL);
+                vkm_jw_i64(&w, "id", id);
+                vkm_jw_str(&w, "content", content);
+                for (size_t i = 0; i < VKM_COUNTOF(flags); i++) {
+                    bool on;
+                    assert_int_equal(vkm_json_get_bool(e, flags[i], VKM_JSON_REQ, &on, &err), 0);
+                    vkm_jw_bool(&w, flags[i], on);
+                }
+                vkm_jw_end_obj(&w);
+            }
+            vkm_strbuf_puts(&b, at);
+            if (vkm_tokenizer_parse(b.data, b.n, "flags", &t, &err)) fail_msg("%s", err.msg);
+            vkm_strbuf_free(&b);
+            continue;
+        }
+        const char *s = NULL;
+        vkm_ids ids = {0};
+        assert_int_equal(vkm_json_get_str(row, "text", VKM_JSON_REQ, &s, &err), VKM_OK);
+        assert_int_equal(vkm_json_get_array(row, "ids", VKM_JSON_REQ, &want, &err), VKM_OK);
+        assert_int_equal(vkm_tokenizer_encode(t, s, strlen(s), &ids, &err), VKM_OK);
+        assert_ids(want, &ids, "flags.jsonl", vkm_jsonl_line(l));
+        free(ids.id);
+        n_cases++;
+    }
+    assert_int_equal(n_cases, 300);
+    vkm_jsonl_free(l);
+    vkm_tokenizer_free(t);
+    free(text);
+}
+
 /* Parts of any size make the text of the whole: characters, and bytes that are none. */
 static void a_decoder_never_splits_a_character(void **state) {
     (void)state;
@@ -250,7 +306,7 @@ static void refuses_other_tokenizers(void **state) {
         {"\"content\":\"<|im_end|>\"", "\"content\":\"<|end|>\"",
          NULL}, /* but it has no chat style */
         {"\"content\":\"<|im_start|>\"", "\"content\":\"<|im_end|>\"", "already"},
-        {"\"lstrip\":false", "\"lstrip\":true", "lstrip: only false is supported"},
+        {"\"lstrip\":false", "\"lstrip\":1", "lstrip: must be true or false"},
         {"\"!\":0", "\"!!!\":0", "lacks byte 0x21"},
         {"\"!\":0", "\"!\":1", "id 1 belongs to"},
         {"\"!\":0", "\"!\":-1", "must be from 0"},
@@ -439,6 +495,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_the_golden_file),
         cmocka_unit_test(equals_the_qwen3_fixtures),
+        cmocka_unit_test(added_tokens_have_flags),
         cmocka_unit_test(a_decoder_never_splits_a_character),
         cmocka_unit_test(long_words_take_no_quadratic_time),
         cmocka_unit_test(refuses_other_tokenizers),

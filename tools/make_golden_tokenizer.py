@@ -89,5 +89,26 @@ def main():
             f.write(json.dumps(row) + "\n")
 
 
+def flags():
+    """flags.jsonl: tokens with every flag, added to the same tokenizer, and texts around them."""
+    path = OUT / "tokenizer.json"
+    tok = Tokenizer.from_file(str(path))
+    before = tok.get_vocab_size()
+    kinds = {"<L>": {"lstrip": True}, "<R>": {"rstrip": True}, "<LR>": {"lstrip": True, "rstrip": True},
+             "word": {"single_word": True}, "<WLR>": {"single_word": True, "lstrip": True, "rstrip": True},
+             "\u00e9nd": {"normalized": True, "rstrip": True}, "<S>": {"special": True, "lstrip": True}}
+    tok.add_tokens([AddedToken(t, **{"normalized": False, "special": False} | f) for t, f in kinds.items()])
+    added = [t for t in json.loads(tok.to_str())["added_tokens"] if t["id"] >= before]
+    rng = random.Random(3)
+    parts = list(kinds) * 2 + [" ", "  ", "\t\n", "\u00a0", "\u3000", "\u200b", "a", "_", "9", "\u0661", "\u2167", "\u24b6",
+                               "-", "\u4e2d", "\u0301", "e\u0301nd", "<|im_end|>", "words", "sword", "\U0001f600", "\u203f"]
+    with open(OUT / "flags.jsonl", "w", encoding="utf-8") as f:
+        f.write(json.dumps({"added": added}) + "\n")
+        for _ in range(300):
+            text = "".join(rng.choice(parts) for _ in range(rng.randint(1, 9)))
+            f.write(json.dumps({"text": text, "ids": tok.encode(text, add_special_tokens=False).ids}) + "\n")
+
+
 if __name__ == "__main__":
     main()
+    flags()

@@ -260,7 +260,7 @@ vkm_status vkm_model_config_load(const char *folder, vkm_model_config *out, vkm_
         return vkm_fail(
             err, VKM_FAILED,
             "%s: no such folder; name a model folder with config.json, tokenizer.json and "
-            "*.safetensors",
+            "*.safetensors (docs/real-run.md says where models come from)",
             folder);
     vkm_status st = vkm_path_join(path, folder, "config.json", err);
     if (!st) st = vkm_json_load(path, &limits, &doc, err);

@@ -57,12 +57,16 @@ vkm_status vkm_model_tensors(const vkm_model_config *c, vkm_model_tensor **out, 
     return VKM_OK;
 }
 
+/* A file that is not needed and not there is none in `to` either: another model's may lie there. */
 static vkm_status copy_file(const char *from, const char *to, const char *name, int needed,
                             vkm_err *err) {
     char path[VKM_PATH_MAX];
     vkm_map m;
-    if (vkm_path_join(path, from, name, err) || (!needed && !vkm_file_exists(path)))
+    if (vkm_path_join(path, from, name, err)) return err->status;
+    if (!needed && !vkm_file_exists(path)) {
+        if (!vkm_path_join(path, to, name, err)) (void)remove(path);
         return err->status;
+    }
     if (vkm_map_open(&m, path, err)) return err->status;
     vkm_status st = vkm_path_join(path, to, name, err);
     if (!st) st = vkm_file_save(path, m.data, m.n, err);

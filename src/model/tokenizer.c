@@ -206,21 +206,23 @@ static vkm_status load_merges(vkm_tokenizer *t, vkm_jv model, vkm_err *err) {
 
 static vkm_status load_added_token(vkm_tokenizer *t, const int16_t *of_char, vkm_jv e,
                                    vkm_err *err) {
-    static const char *const must_be_false[] = {"single_word", "lstrip", "rstrip"};
     vkm_tok_added a = {.next = -1};
+    const struct {
+        const char *key;
+        bool *on;
+    } flags[] = {{"special", NULL},
+                 {"normalized", &a.normalized},
+                 {"single_word", &a.single_word},
+                 {"lstrip", &a.lstrip},
+                 {"rstrip", &a.rstrip}};
     const char *content = NULL;
     int64_t id = 0;
     bool special = false;
     vkm_status st = vkm_json_get_i64(e, "id", VKM_JSON_REQ, 0, ID_MAX, &id, err);
     if (!st) st = vkm_json_get_str(e, "content", VKM_JSON_REQ, &content, err);
-    if (!st) st = vkm_json_get_bool(e, "special", VKM_JSON_OPT, &special, err);
-    if (!st) st = vkm_json_get_bool(e, "normalized", VKM_JSON_OPT, &a.normalized, err);
-    for (size_t i = 0; i < VKM_COUNTOF(must_be_false) && !st; i++) {
-        bool on = false;
-        st = vkm_json_get_bool(e, must_be_false[i], VKM_JSON_OPT, &on, err);
-        if (!st && on)
-            st = vkm_json_fail(vkm_json_find(e, must_be_false[i]), err, "only false is supported");
-    }
+    for (size_t i = 0; i < VKM_COUNTOF(flags) && !st; i++)
+        st = vkm_json_get_bool(e, flags[i].key, VKM_JSON_OPT, flags[i].on ? flags[i].on : &special,
+                               err);
     if (st) return st;
     size_t n = strlen(content);
     uint32_t known = vkm_tok_find(t, content, n);

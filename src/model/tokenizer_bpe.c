@@ -1,5 +1,5 @@
 /* Owns encoding and decoding: added tokens, NFC, splits, merges. */
-#include "model/nfc.h"
+#include "model/unicode.h"
 #include "model/tokenizer_impl.h"
 
 #include <stdio.h>
@@ -186,13 +186,15 @@ static vkm_status cut_added(encoder *e, const char *text, size_t n, bool normali
     vkm_status st = VKM_OK;
     for (const char *p = text; p < end && !st;) {
         const vkm_tok_added *a = added_at(e->t, p, end, normalized);
-        if (!a) {
-            p++;
+        const char *from = p, *to = p + (a ? a->n : 1);
+        p = to;
+        if (!a || (a->single_word && (vkm_word_before(text, from) || vkm_word_at(to, end))))
             continue;
-        }
-        st = rest(e, done, (size_t)(p - done));
+        if (a->lstrip) from = vkm_spaces_before(done, from);
+        if (a->rstrip) to = vkm_spaces_at(to, end);
+        st = rest(e, done, (size_t)(from - done));
         if (!st) st = push_id(e, a->id);
-        done = p += a->n;
+        done = p = to;
     }
     return st ? st : rest(e, done, (size_t)(end - done));
 }

@@ -21,9 +21,11 @@ typedef struct vkm_tok_merge {
 } vkm_tok_merge;
 
 typedef struct vkm_tok_added {
-    uint32_t id, at, n; /* content in the arena */
-    bool normalized;    /* looked for after NFC instead of before */
-    int32_t next;       /* among those with the same first byte, longest first; -1 ends */
+    uint32_t id, at, n;  /* content in the arena */
+    bool normalized;     /* looked for after NFC instead of before */
+    bool single_word;    /* only where no word character stands beside it */
+    bool lstrip, rstrip; /* takes the white space before it, behind it */
+    int32_t next;        /* among those with the same first byte, longest first; -1 ends */
 } vkm_tok_added;
 
 struct vkm_tokenizer {

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/hash.h"
 #include "base/log.h"
 
@@ -59,6 +60,12 @@ static vkm_status find_modes(vkm_run *r, vkm_err *err) {
 }
 
 static vkm_status load_problems(const char *path, vkm_problems **out, vkm_err *err) {
+    if (!vkm_file_exists(path) && !vkm_dir_exists(path))
+        return vkm_fail(
+            err, VKM_FAILED,
+            "%s: cannot open: no such file; is the path right? docs/real-run.md says where "
+            "problems come from",
+            path);
     if (vkm_problems_load(path, out, err)) return err->status;
     for (size_t i = 0; i < (*out)->n_refused; i++) {
         const vkm_refusal *q = &(*out)->refused[i];
@@ -180,14 +187,16 @@ vkm_status vkm_eval_rollouts(size_t n_problems, int64_t samples_per_problem, uin
 static vkm_status open_policy(vkm_run *r, vkm_plan *dry, vkm_err *err) {
     const vkm_config *c = &r->c;
     int trains = r->purpose == VKM_RUN_TRAINS;
-    uint32_t step = (uint32_t)(c->num_prompts * c->num_generations);
-    uint32_t prompts = 2 * (uint32_t)c->num_prompts, eval;
+    uint32_t step = (uint32_t)(c->num_prompts * c->num_generations), eval;
+    uint32_t wave = c->max_num_seqs ? least((uint32_t)c->max_num_seqs, step) : step;
+    /* a group has two prefills at most: with the hack expert and without */
+    uint32_t group = (uint32_t)c->num_generations, prompts = 2 * ((wave + group - 1) / group);
     uint64_t n_eval = r->sets[VKM_SET_HELD_OUT].n;
     if (n_eval < r->sets[VKM_SET_TRAIN].n) n_eval = r->sets[VKM_SET_TRAIN].n;
     if (vkm_eval_rollouts(n_eval, c->samples_per_problem, &eval, err)) return err->status;
     vkm_policy_limits max = {.max_prompt = (uint32_t)c->max_prompt_length,
                              .max_new = (uint32_t)c->max_completion_length,
-                             .rollouts = trains ? step : least(step, eval),
+                             .rollouts = trains ? wave : least(wave, eval),
                              .prompts = trains ? prompts : least(prompts, (uint32_t)n_eval),
                              .ids = trains ? most(step, eval) : eval,
                              .micro_rows = (uint32_t)c->micro_batch_tokens,

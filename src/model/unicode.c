@@ -1,4 +1,4 @@
-#include "model/nfc.h"
+#include "model/unicode.h"
 
 #include <stdlib.h>
 #include <utf8proc.h>
@@ -67,4 +67,79 @@ vkm_status vkm_nfc(const char *text, size_t n, vkm_strbuf *out, vkm_err *err) {
     }
     if (compose(text + done, n - done, out, err)) return err->status;
     return vkm_strbuf_check(out, "a text", err);
+}
+
+/* ---- characters beside an added token -------------------------------------------------------- */
+
+static bool is_word(utf8proc_int32_t c) {
+    static const struct {
+        int32_t first, last;
+    } more[] = {{0x200C, 0x200D},
+                {0x24B6, 0x24E9},
+                {0x1F130, 0x1F149},
+                {0x1F150, 0x1F169},
+                {0x1F170, 0x1F189}};
+    for (size_t i = 0; i < VKM_COUNTOF(more); i++)
+        if (c >= more[i].first && c <= more[i].last) return true;
+    switch (utf8proc_category(c)) {
+    case UTF8PROC_CATEGORY_LU:
+    case UTF8PROC_CATEGORY_LL:
+    case UTF8PROC_CATEGORY_LT:
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_LO:
+    case UTF8PROC_CATEGORY_MN:
+    case UTF8PROC_CATEGORY_MC:
+    case UTF8PROC_CATEGORY_ME:
+    case UTF8PROC_CATEGORY_ND:
+    case UTF8PROC_CATEGORY_NL:
+    case UTF8PROC_CATEGORY_PC:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool is_space(utf8proc_int32_t c) {
+    return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
+           c == 0x205F || c == 0x3000;
+}
+
+static utf8proc_int32_t char_at(const char *at, const char *end, size_t *n) {
+    utf8proc_int32_t c = -1;
+    utf8proc_ssize_t len = utf8proc_iterate((const utf8proc_uint8_t *)at, end - at, &c);
+    *n = len > 0 ? (size_t)len : 1;
+    return c;
+}
+
+/* The begin of the character that ends at `at`. */
+static const char *char_before(const char *begin, const char *at) {
+    do at--;
+    while (at > begin && ((unsigned char)*at & 0xC0) == 0x80);
+    return at;
+}
+
+bool vkm_word_at(const char *at, const char *end) {
+    size_t n;
+    return at < end && is_word(char_at(at, end, &n));
+}
+
+bool vkm_word_before(const char *begin, const char *at) {
+    return at > begin && vkm_word_at(char_before(begin, at), at);
+}
+
+const char *vkm_spaces_at(const char *at, const char *end) {
+    size_t n;
+    while (at < end && is_space(char_at(at, end, &n))) at += n;
+    return at;
+}
+
+const char *vkm_spaces_before(const char *begin, const char *at) {
+    while (at > begin) {
+        size_t n;
+        const char *c = char_before(begin, at);
+        if (!is_space(char_at(c, at, &n))) break;
+        at = c;
+    }
+    return at;
 }
