@@ -391,8 +391,19 @@ static void hashes_do_not_depend_on_cuts(void **state) {
     assert_true(vkm_hash(data, sizeof data).lo != whole.lo);
 }
 
+/* What a file says may be quoted; the message stays one line and commands no terminal. */
+static void a_message_is_one_line(void **state) {
+    (void)state;
+    vkm_err err = {0};
+    vkm_fail(&err, VKM_FAILED, "'%s' is no name", "a\nb\x1b[2J\tc\x7f\xC3\xA9");
+    assert_string_equal(err.msg, "'a?b?[2J?c?\xC3\xA9' is no name");
+    vkm_fail_in(&err, "line\r%d", 3);
+    assert_string_equal(err.msg, "line?3: 'a?b?[2J?c?\xC3\xA9' is no name");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_message_is_one_line),
         cmocka_unit_test(refuses_what_is_not_json),
         cmocka_unit_test(refuses_every_truncation),
         cmocka_unit_test(repeated_keys_in_large_objects),

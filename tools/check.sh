@@ -90,6 +90,7 @@ if [ $failed = 0 ]; then
     stage tidy tidy
     stage cppcheck lint
     stage sanitize sanitize
+    stage fuzz tools/fuzz/run 5
 fi
 echo "$((SECONDS - begun)) s in all"
 echo "$passed passed, $failed failed"

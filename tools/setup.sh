@@ -9,7 +9,7 @@ run="gcc libc6-dev cmake ninja-build pkg-config
     libvulkan-dev libvulkan-volk-dev libvulkan1 glslang-tools spirv-tools
     libcjson-dev libpcre2-dev libutf8proc-dev zlib1g-dev libxxhash-dev libseccomp-dev
     libjs-chart.js bubblewrap python3 mesa-vulkan-drivers"
-dev="git clang clang-format clang-tidy cppcheck libcmocka-dev libopenblas-dev
+dev="git clang libclang-rt-14-dev clang-format clang-tidy cppcheck libcmocka-dev libopenblas-dev
     vulkan-validationlayers util-linux"
 
 case "${1-}" in

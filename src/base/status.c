@@ -6,12 +6,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A message is one line whatever a file made it quote, and commands no terminal. */
+static void one_line(char *s) {
+    for (; *s; s++)
+        if ((unsigned char)*s < 0x20 || *s == 0x7F) *s = '?';
+}
+
 vkm_status vkm_fail(vkm_err *err, vkm_status status, const char *fmt, ...) {
     if (err->status == VKM_OK) {
         va_list ap;
         va_start(ap, fmt);
         vsnprintf(err->msg, sizeof err->msg, fmt, ap);
         va_end(ap);
+        one_line(err->msg);
         err->status = status;
     }
     return err->status;
@@ -25,6 +32,7 @@ vkm_status vkm_fail_in(vkm_err *err, const char *fmt, ...) {
     va_end(ap);
     memcpy(old, err->msg, sizeof old);
     if (snprintf(err->msg, sizeof err->msg, "%s: %s", context, old) < 0) err->msg[0] = 0;
+    one_line(err->msg);
     return err->status;
 }
 
