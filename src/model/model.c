@@ -83,6 +83,7 @@ static vkm_status load_operand(vkm_model *m, const vkm_st *st, const char *name,
             for (uint32_t k = 0; k < cols; k++) out[vkm_op_index(i, k, kp)] = in[k];
         }
         (void)!vkm_write(m->dev, vkm_view(dst, row0 * kp, vkm_round_up(n, 16) * kp), out, err);
+        vkm_st_done(t, row0 * cols, n * cols);
     }
 done:
     free(in);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum {
     HEADER_BYTES_MAX = 100000000, /* the format's own cap */
@@ -479,4 +480,12 @@ vkm_status vkm_st_to_f32(const vkm_st_tensor *t, uint64_t first, uint64_t n, flo
     if (!bad) return VKM_OK;
     for (uint64_t i = 0;; i++)
         if ((vkm_bits(out[i]) & 0x7F800000u) == 0x7F800000u) return fail_value(t, first + i, err);
+}
+
+void vkm_st_done(const vkm_st_tensor *t, uint64_t first, uint64_t n) {
+    enum { PAGE = 1 << 12 };
+    uint64_t bytes = vkm_st_dtype_bytes(t->dtype), at = (uint64_t)(uintptr_t)t->data;
+    uint64_t from = (at + first * bytes + PAGE - 1) / PAGE * PAGE,
+             to = (at + (first + n) * bytes) / PAGE * PAGE;
+    if (to > from) (void)madvise((void *)(uintptr_t)from, to - from, MADV_DONTNEED);
 }

@@ -232,8 +232,10 @@ static vkm_status merged(void *user, uint32_t i, const vkm_model_tensor *t, uint
     const uint64_t shape[2] = {t->rows ? t->rows : t->cols, t->cols};
     (void)i;
     if (vkm_st_expect(e->weights, t->name, t->rows ? 2 : 1, shape, &w, err) ||
-        vkm_st_to_f32(w, first, n, out, err) || !e->n_kept || t->role >= VKM_N_LINEARS)
+        vkm_st_to_f32(w, first, n, out, err))
         return err->status;
+    vkm_st_done(w, first, n);
+    if (!e->n_kept || t->role >= VKM_N_LINEARS) return VKM_OK;
     make_factors(e, t->layer * VKM_N_LINEARS + t->role);
     piece p = {e, first, n, t->cols, t->rows, out};
     vkm_team_run(e->team, add_product, &p);
