@@ -372,6 +372,26 @@ static void transformers_agrees_with_the_scores(void **state) {
     vkm_json_free(golden);
 }
 
+/* The same with PEFT and transformers themselves, where $VKM_PYTHON (or python3) has them. */
+static void python_loads_what_is_exported(void **state) {
+    (void)state;
+    const char *python = getenv("VKM_PYTHON");
+    char command[4096];
+    if (!python) python = "python3";
+    snprintf(command, sizeof command,
+             "'%s' -c 'import torch, transformers, peft, safetensors' >'%s' 2>&1", python,
+             in_dir("python.log"));
+    if (system(command)) { // NOLINT: the tester's own choice
+        print_message("SKIP: %s has no torch, transformers and peft: the golden record stands "
+                      "alone\n",
+                      python);
+        skip();
+    }
+    snprintf(command, sizeof command, "'%s' '%s/tools/make_golden_export.py' --check '%s/vkmoe'",
+             python, VKM_SOURCE_DIR, VKM_BINARY_DIR);
+    assert_int_equal(system(command), 0); // NOLINT: likewise
+}
+
 /* Shards hold what one file holds, and a model without a run is copied to the bit. */
 static void shards_are_the_same_model(void **state) {
     (void)state;
@@ -456,6 +476,7 @@ int main(void) {
         cmocka_unit_test(adapter_and_merged_model_agree),
         cmocka_unit_test(a_merged_model_scores_as_the_run),
         cmocka_unit_test(transformers_agrees_with_the_scores),
+        cmocka_unit_test(python_loads_what_is_exported),
         cmocka_unit_test(shards_are_the_same_model),
         cmocka_unit_test(bad_input_is_told),
     };
