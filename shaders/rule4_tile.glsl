@@ -82,10 +82,10 @@ void vkm_tile_rule4(vkm_operand a, vkm_operand b, uint k, out precise float y[TI
     }
 }
 
-/* y + f * d; a denormal product or sum counts as zero. */
+/* y + f * d; a denormal product or sum counts as zero. A factor of 0 adds nothing, whatever d is. */
 float vkm_add_scaled(float y, float f, float d) {
     precise float p = f * d;
-    p = vkm_canon(p);
+    p = f == 0.0 ? 0.0 : vkm_canon(p);
     precise float s = y + p;
     return vkm_canon(s);
 }

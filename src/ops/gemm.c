@@ -1,7 +1,8 @@
 /* Matrix products over operand panels (vk/tensor.h): gemm, linear with the experts' low-rank terms,
  * and the weight gradients' product by sequences. All sums follow rule 4 of the numerics contract.
  * A product that a factor scales is canonicalised before it is added, so that a denormal product
- * counts as zero on every device. */
+ * counts as zero on every device. A factor of 0 adds nothing, whatever the product is: here it is
+ * not even made where the whole tile has that factor. */
 #include "ops/gemm_tiled.h"
 #include "ops/rule4.h"
 #include "ops/tiles.h"
@@ -148,6 +149,23 @@ VKM_REF(gemm) {
     }
 }
 
+/* y = canon(y + canon(f d)) for the rows of a tile with factors f; d is made only where one is not
+ * 0. ld: of y. */
+static void add_scaled(vkm_operand a, vkm_operand b, tile t, uint32_t k, const real *f, real *y,
+                       uint64_t ld) {
+    int any = 0;
+    for (uint32_t i = 0; i < t.rows; i++) any |= f[i] != 0;
+    sums d;
+    if (any) product(a, b, t, k, d);
+    for (uint32_t i = 0; i < t.rows; i++) {
+        real *row = y + i * ld, g = f[i];
+        if (g == 0)
+            for (uint32_t j = 0; j < t.cols; j++) row[j] = canon(row[j]);
+        else
+            for (uint32_t j = 0; j < t.cols; j++) row[j] = canon(row[j] + canon(g * d[i][j]));
+    }
+}
+
 /* y = x W^T + the experts' terms for one tile; the part that linear and linear_bf16 share. */
 static void linear_tile(const vkm_args_linear *a, tile t, sums y) {
     uint32_t k2 = a->n_experts * a->kper;
@@ -156,14 +174,13 @@ static void linear_tile(const vkm_args_linear *a, tile t, sums y) {
     const real *scale = ref_f32(a->scale); // (n_seq, n_experts)
     for (uint32_t e = 0; e < a->n_experts; e++) {
         uint64_t skip = (uint64_t)e * a->kper * VKM_PANEL;
-        sums d;
-        product((vkm_operand){ref_bf16(a->a2) + skip, k2},
-                (vkm_operand){ref_bf16(a->b2) + skip, k2}, t, a->kper, d);
+        real f[TILE_ROWS];
         for (uint32_t i = 0; i < t.rows; i++) {
             uint32_t seq = row_seq[t.i0 + i];
-            real f = seq == PADDING ? 0 : scale[(uint64_t)seq * a->n_experts + e];
-            for (uint32_t j = 0; j < t.cols; j++) y[i][j] = canon(y[i][j] + canon(f * d[i][j]));
+            f[i] = seq == PADDING ? 0 : scale[(uint64_t)seq * a->n_experts + e];
         }
+        add_scaled((vkm_operand){ref_bf16(a->a2) + skip, k2},
+                   (vkm_operand){ref_bf16(a->b2) + skip, k2}, t, a->kper, f, y[0], TILE_COLS);
     }
 }
 
@@ -213,16 +230,13 @@ VKM_REF(gemm_seg) {
     FOR_TILES(t, a->m, a->n) {
         for (uint32_t s = 0; s < a->n_seq; s++) {
             uint64_t skip = (uint64_t)seqs[s][0] * VKM_PANEL;
-            sums d;
-            product((vkm_operand){ref_bf16(a->a) + skip, a->kpa},
-                    (vkm_operand){ref_bf16(a->b) + skip, a->kpb}, t, vkm_op_kp(seqs[s][1]), d);
-            for (uint32_t i = 0; i < t.rows; i++) {
-                real *row = c + (uint64_t)(t.i0 + i) * a->n + t.j0;
-                real g = a->scale_stride
-                             ? scale[s * a->scale_stride + (t.i0 + i) / a->rows_per_scale]
-                             : 1;
-                for (uint32_t j = 0; j < t.cols; j++) row[j] = canon(row[j] + canon(g * d[i][j]));
-            }
+            real g[TILE_ROWS];
+            for (uint32_t i = 0; i < t.rows; i++)
+                g[i] = a->scale_stride ? scale[s * a->scale_stride + (t.i0 + i) / a->rows_per_scale]
+                                       : 1;
+            add_scaled((vkm_operand){ref_bf16(a->a) + skip, a->kpa},
+                       (vkm_operand){ref_bf16(a->b) + skip, a->kpb}, t, vkm_op_kp(seqs[s][1]), g,
+                       c + (uint64_t)t.i0 * a->n + t.j0, a->n);
         }
     }
 }

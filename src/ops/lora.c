@@ -125,47 +125,74 @@ static stack stack_row(vkm_tensor t, uint64_t row, uint32_t n_experts, uint32_t 
     return (stack){line, line + rp};
 }
 
+/* Where the columns of an adapter operand come from, a table so that rows need no division. */
+enum { MOST_COLUMNS = 4096 };
+typedef struct source {
+    uint32_t at; // (E*r) of stack, or VOID
+    uint32_t part;
+} source;
+enum { VOID = 0xffffffffu };
+
+static void sources(uint32_t kp, uint32_t n_experts, uint32_t rank, source *out) {
+    VKM_BUG_ON(kp > MOST_COLUMNS, "an adapter operand of %u columns", kp);
+    for (uint32_t i = 0; i < kp; i++) {
+        column c = column_at(i, rank);
+        int valid = c.j < rank && c.expert < n_experts;
+        out[i] = (source){valid ? c.expert * rank + c.j : VOID, c.part};
+    }
+}
+
+/* Two neighbouring rows t of the stack's sum as columns of an operand (E r, T): its words lie side
+ * by side, 16 ranks at a time. Rows that are no token's are zero. */
+static void store_sums(const vkm_tensor t, const uint32_t *row_seq, uint32_t row, uint32_t n_rows,
+                       uint32_t n_experts, uint32_t rank, uint32_t tp, bf16 *y) {
+    uint32_t er = n_experts * rank;
+    for (uint32_t r = row; r < row + 2; r++) {
+        int valid = r < n_rows && row_seq[r] != PADDING;
+        stack x = stack_row(t, valid ? r : 0, n_experts, rank);
+        for (uint32_t j = 0; j < vkm_round_up(er, 16); j++)
+            y[vkm_op_index(j, r, tp)] = stb(valid && j < er ? x.second[j] + x.first[j] : 0);
+    }
+}
+
 VKM_REF(lora_mid_fwd) {
     uint32_t er = a->n_experts * a->rank, k = a->n_experts * 2 * half_of(a->rank);
     uint32_t kp = vkm_op_kp(k), tp = vkm_op_kp(a->n_rows);
     const uint32_t *row_seq = ref_u32(a->row_seq);
     bf16 *uh = ref_bf16(a->uh), *ht = ref_bf16(a->ht);
     real *h = ref_f32(a->h); // (T, E*r)
+    source from[MOST_COLUMNS];
+    sources(kp, a->n_experts, a->rank, from);
     FOR_PART(row, vkm_round_up(a->n_rows, 16)) {
         stack x = stack_row(a->t, row < a->n_rows ? row : 0, a->n_experts, a->rank);
         for (uint32_t i = 0; i < kp; i++) {
-            column c = column_at(i, a->rank);
-            uint32_t at = c.expert * a->rank + c.j;
-            int valid = row < a->n_rows && c.j < a->rank;
-            real value = !valid ? 0 : c.part ? x.second[at] + x.first[at] : x.first[at];
+            uint32_t at = row < a->n_rows ? from[i].at : VOID;
+            real value = at == VOID ? 0 : x.first[at];
+            if (at != VOID && from[i].part) value = x.second[at] + value;
             uh[vkm_op_index(row, i, kp)] = stb(value);
         }
         for (uint32_t j = 0; j < er && row < a->n_rows; j++)
             h[row * er + j] = canon(x.second[j] + x.first[j]);
     }
-    FOR_PART(j, vkm_round_up(er, 16)) {
-        for (uint32_t row = 0; row < tp; row++) {
-            int valid = j < er && row < a->n_rows && row_seq[row] != PADDING;
-            stack x = stack_row(a->t, valid ? row : 0, a->n_experts, a->rank);
-            ht[vkm_op_index(j, row, tp)] = stb(valid ? x.second[j] + x.first[j] : 0);
-        }
-    }
+    FOR_PART(pair, tp / 2)
+    store_sums(a->t, row_seq, 2 * (uint32_t)pair, a->n_rows, a->n_experts, a->rank, tp, ht);
 }
 
 VKM_REF(lora_mid_bwd) {
-    uint32_t er = a->n_experts * a->rank, k = a->n_experts * 2 * half_of(a->rank);
+    uint32_t k = a->n_experts * 2 * half_of(a->rank);
     uint32_t kp = vkm_op_kp(k), tp = vkm_op_kp(a->n_rows), half = half_of(a->rank);
     const uint32_t *row_seq = ref_u32(a->row_seq);
     const bf16 *uh = ref_bf16(a->uh);
     bf16 *pz = ref_bf16(a->pz), *pt = ref_bf16(a->pt);
     real *df = ref_f32(a->df); // (T, E)
+    source from[MOST_COLUMNS];
+    sources(kp, a->n_experts, a->rank, from);
     FOR_PART(row, vkm_round_up(a->n_rows, 16)) {
         stack x = stack_row(a->t, row < a->n_rows ? row : 0, a->n_experts, a->rank);
         for (uint32_t i = 0; i < kp; i++) {
-            column c = column_at(i, a->rank);
-            uint32_t at = c.expert * a->rank + c.j;
-            int valid = row < a->n_rows && c.j < a->rank;
-            real value = !valid ? 0 : c.part ? x.second[at] : x.first[at] + x.second[at];
+            uint32_t at = row < a->n_rows ? from[i].at : VOID;
+            real value = at == VOID ? 0 : x.second[at];
+            if (at != VOID && !from[i].part) value = x.first[at] + value;
             pz[vkm_op_index(row, i, kp)] = stb(value);
         }
         for (uint32_t e = 0; e < a->n_experts && row < a->n_rows; e++) {
@@ -180,13 +207,8 @@ VKM_REF(lora_mid_bwd) {
             df[row * a->n_experts + e] = canon(acc);
         }
     }
-    FOR_PART(j, vkm_round_up(er, 16)) {
-        for (uint32_t row = 0; row < tp; row++) {
-            int valid = j < er && row < a->n_rows && row_seq[row] != PADDING;
-            stack x = stack_row(a->t, valid ? row : 0, a->n_experts, a->rank);
-            pt[vkm_op_index(j, row, tp)] = stb(valid ? x.first[j] + x.second[j] : 0);
-        }
-    }
+    FOR_PART(pair, tp / 2)
+    store_sums(a->t, row_seq, 2 * (uint32_t)pair, a->n_rows, a->n_experts, a->rank, tp, pt);
 }
 
 VKM_REF(lora_pack_t) {

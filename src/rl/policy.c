@@ -156,12 +156,23 @@ static vkm_status read_pooled(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err
     return VKM_OK;
 }
 
+/* Experts of weight 0 add nothing: without an adapter the bits are the same. */
+static int is_bare(const vkm_example *x, uint32_t n) {
+    int bare = !x->pooled;
+    for (uint32_t i = 0; i < n; i++)
+        for (int e = 0; e < VKM_MAX_EXPERTS; e++) bare &= x[i].f[e] == 0;
+    return bare;
+}
+
 vkm_status vkm_policy_read(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err *err) {
     for (uint32_t first = 0, count; first < n; first += count) {
         vkm_example *b = x + first;
         count = micro_batch(p, x, first, n);
         if (set_batch(p, b, count, err)) return err->status;
-        vkm_pass pass = {.s = p->s, .w = p->work, .adapter = p->adapter, .pool = b->pooled != NULL};
+        vkm_pass pass = {.s = p->s,
+                         .w = p->work,
+                         .adapter = is_bare(b, count) ? NULL : p->adapter,
+                         .pool = b->pooled != NULL};
         vkm_tensor hidden = vkm_forward(&pass);
         if (b->logp || b->entropy) vkm_head_forward(&pass, hidden);
         if (vkm_stream_flush(p->s, err) || read_pooled(p, b, count, err)) return err->status;
