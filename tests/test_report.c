@@ -156,9 +156,9 @@ static void hostile_texts_stay_texts(void **state) {
                         "</script><script>alert(1)</script>\xef\xbf\xbd\\u0000");
     assert_string_equal(text(member(hack, "prompt_tail")), "<!--<script>");
     assert_has(text(element(member(r, "notes"), 0)), "rollouts.jsonl: 2 lines are left out");
-    /* the data, the library and the page's script: nothing else, and all of it inline */
-    assert_int_equal(count_of(page, "</script>"), 3);
-    assert_int_equal(count_of(page, "<script"), 3);
+    /* the data, the library and the two scripts of the page: nothing else, and all of it inline */
+    assert_int_equal(count_of(page, "</script>"), 4);
+    assert_int_equal(count_of(page, "<script"), 4);
     assert_null(strstr(page, "<b>"));
     assert_non_null(strstr(page, "default-src 'none'"));
     assert_null(strstr(page, "unsafe-"));

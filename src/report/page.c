@@ -9,13 +9,14 @@
 #include "base/file.h"
 #include "report/table.h"
 
-extern const char vkm_page_css[], vkm_page_chart[], vkm_page_script[];
+extern const char vkm_page_css[], vkm_page_chart[], vkm_page_parts[], vkm_page_script[];
 
-/* VKM_*_HASH: base64 of SHA-256 of the three texts, worked out by CMakeLists.txt. */
+/* VKM_*_HASH: base64 of SHA-256 of these texts, worked out by CMakeLists.txt. */
 static const char head[] =
     "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
     "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; "
-    "script-src 'sha256-" VKM_CHART_HASH "' 'sha256-" VKM_SCRIPT_HASH "'; "
+    "script-src 'sha256-" VKM_CHART_HASH "' 'sha256-" VKM_PARTS_HASH "' 'sha256-" VKM_SCRIPT_HASH
+    "'; "
     "style-src 'sha256-" VKM_CSS_HASH "'; base-uri 'none'; form-action 'none'\">\n"
     "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
     "<title>vkmoe report</title>\n<style>";
@@ -42,10 +43,11 @@ static vkm_status save(const vkm_strbuf *json, const char *output, vkm_err *err)
     vkm_strbuf_puts(&page, vkm_page_css);
     vkm_strbuf_puts(&page, before_data);
     add_escaped(&page, json);
-    vkm_strbuf_puts(&page, between_scripts);
-    vkm_strbuf_puts(&page, vkm_page_chart);
-    vkm_strbuf_puts(&page, between_scripts);
-    vkm_strbuf_puts(&page, vkm_page_script);
+    const char *const scripts[] = {vkm_page_chart, vkm_page_parts, vkm_page_script};
+    for (size_t i = 0; i < VKM_COUNTOF(scripts); i++) {
+        vkm_strbuf_puts(&page, between_scripts);
+        vkm_strbuf_puts(&page, scripts[i]);
+    }
     vkm_strbuf_puts(&page, tail);
     if (!vkm_strbuf_check(&page, "the report", err))
         (void)!vkm_file_save(output, page.data, page.n, err);
