@@ -3,15 +3,20 @@
 #include "attn_fwd.glsl"
 #include "attention_rows.glsl"
 
-/* Group (query block, head and slice of the outputs, sequence). */
+/* Group (query block of the sequence's own rows, head and slice of the outputs, sequence). Keys are
+ * counted from the begin of the prefix: n_prefix rows of another sequence, from prefix0 on. */
 float q[R * D], acc[R * DS], total[R * DS];
 float s[R * STEP];
 uint base[STEP]; /* word of the row's first element, in k and in v */
 
+uint key_row(uint row0, uint prefix0, uint n_prefix, uint j) {
+    return j < n_prefix ? prefix0 + j : row0 + (j - n_prefix);
+}
+
 /* Scaled scores of keys j .. j + STEP - 1. */
-void scores(uint row0, uint j, uint last, uint kvh) {
+void scores(uint row0, uint prefix0, uint n_prefix, uint j, uint last, uint kvh) {
     [[unroll]] for (uint u = 0u; u < STEP; u++)
-        base[u] = ((row0 + min(j + u, last)) * pc.n_kv + kvh) * DW;
+        base[u] = (key_row(row0, prefix0, n_prefix, min(j + u, last)) * pc.n_kv + kvh) * DW;
     [[unroll]] for (uint a = 0u; a < R * STEP; a++) s[a] = 0.0;
     [[unroll]] for (uint i = 0u; i < DW; i++) {
         [[unroll]] for (uint u = 0u; u < STEP; u++) {
@@ -33,6 +38,9 @@ void main() {
     const uint slices = D / DS;
     uint h = gl_WorkGroupID.y / slices, d0 = (gl_WorkGroupID.y % slices) * DS;
     uint row0 = SEQ_ROW0(gl_WorkGroupID.z), len = SEQ_LEN(gl_WorkGroupID.z);
+    uint at_prefix = pc.has_prefix == 0u ? 0u : 2u * gl_WorkGroupID.z;
+    uint prefix0 = LD_prefix(at_prefix);
+    uint n_prefix = pc.has_prefix == 0u ? 0u : LD_prefix(at_prefix + 1u);
     uint first = gl_WorkGroupID.x * group_rows();
     uint kp = (pc.n_heads * D + 7u) & ~7u;
     uint c_begin = h * D + d0;
@@ -44,14 +52,14 @@ void main() {
     if (first >= len) return;
 
     uint kvh = h / (pc.n_heads / pc.n_kv);
-    uint end = min(first + group_rows(), len), last = end - 1u;
+    uint end = n_prefix + min(first + group_rows(), len), last = end - 1u;
     uint my[R];
     float m[R], l[R], lc[R];
     [[unroll]] for (uint r = 0u; r < R; r++) {
-        my[r] = min(first + own_row(r), last);
+        my[r] = min(n_prefix + first + own_row(r), last);
         m[r] = neg_infinity();
         l[r] = 0.0;
-        uint at = ((row0 + my[r]) * pc.n_heads + h) * DW;
+        uint at = ((row0 + my[r] - n_prefix) * pc.n_heads + h) * DW;
         [[unroll]] for (uint i = 0u; i < DW; i++) {
             uint w = LDW_q(at + i);
             q[r * D + 2u * i] = vkm_bf16_lo(w);
@@ -60,7 +68,7 @@ void main() {
     }
 
     for (uint j = 0u; j < end; j += STEP) {
-        scores(row0, j, last, kvh);
+        scores(row0, prefix0, n_prefix, j, last, kvh);
         [[unroll]] for (uint r = 0u; r < R; r++) {
             [[unroll]] for (uint u = 0u; u < STEP; u++) {
                 float x = s[r * STEP + u];
@@ -76,7 +84,7 @@ void main() {
         [[unroll]] for (uint a = 0u; a < R * DS; a++) acc[a] = 0.0;
         uint chunk_end = min(c + CHUNK, end);
         for (uint j = c; j < chunk_end; j += STEP) {
-            scores(row0, j, last, kvh);
+            scores(row0, prefix0, n_prefix, j, last, kvh);
             [[unroll]] for (uint r = 0u; r < R; r++) {
                 [[unroll]] for (uint u = 0u; u < STEP; u++) {
                     float p = prob(sub(s[r * STEP + u], m[r]));

@@ -227,6 +227,7 @@ void vkm_backward(const vkm_pass *p) {
     vkm_work *w = p->w;
     const vkm_model_config *d = &w->model->dims;
     const vkm_weight_lists *l = &w->lists;
+    VKM_BUG_ON(w->has_prefix, "gradients of shared rows");
     VKM_BUG_ON(p->weights && !w->max.weights, "a workspace without room for weight gradients");
     if (p->adapter) VKM_OP(p->s, zero, .y = w->df, .n = w->n_seq * p->adapter->n_experts);
     head_bwd(p);

@@ -94,9 +94,9 @@ void vkm_layer_forward(const vkm_pass *p, uint32_t i, vkm_tensor x, vkm_tensor y
         vkm_decode_attention(p->decode, p->s, w, i, kr, v);
     else
         VKM_OP(p->s, attn_fwd, .q = rows_of(a->qr, (uint64_t)w->n_rows * d->H * d->D), .k = kr,
-               .v = v, .seqs = w->seqs, .o = a->o, .m = a->m, .l = a->l, .n_seq = w->n_seq,
-               .max_len = w->max_len, .n_heads = d->H, .n_kv = d->K, .head_dim = d->D,
-               .scale = vkm_attn_scale(d));
+               .v = v, .seqs = w->seqs, .prefix = w->prefix, .o = a->o, .m = a->m, .l = a->l,
+               .n_seq = w->n_seq, .max_len = w->max_len, .n_heads = d->H, .n_kv = d->K,
+               .head_dim = d->D, .scale = vkm_attn_scale(d), .has_prefix = w->has_prefix);
     adapted_linear(p, i, VKM_LIN_O, a->o, &x, a->xmid);
 
     VKM_OP(p->s, rmsnorm_fwd, .x = a->xmid, .gain = layer->norm_mlp, .y = a->n2, .rstd = a->rstd2,

@@ -5,10 +5,13 @@
 #include "model/lora2r.h"
 #include "model/weights.h"
 
-/* One sequence of a batch: tokens[0..len); the completion is tokens[comp0..len), comp0 >= 1. */
+/* One sequence of a batch: tokens[0..len); the completion is tokens[comp0..len), comp0 >= 1. With a
+ * prefix, the rows of tokens[0..comp0) are those of an earlier sequence of the batch, which holds
+ * these tokens and no completion, in the same adapter state: forward only. */
 typedef struct vkm_seq {
     const uint32_t *tokens;
     uint32_t len, comp0;
+    uint32_t prefix; /* 1 + that sequence's place in the batch; 0: none */
 } vkm_seq;
 
 /* Largest batch that a workspace takes. */
@@ -76,7 +79,9 @@ typedef struct vkm_work {
     /* the batch */
     uint32_t n_seq, n_rows, max_len, n_comp; /* n_comp: completion tokens of all sequences */
     vkm_tensor tokens, pos, row_seq;         /* (T); row_seq 0xffffffff at padding */
-    vkm_tensor seqs;                         /* (B,4): row0, len, comp0, comp_len */
+    vkm_tensor seqs;     /* (B,4): row0, len, comp0, comp_len, of its own rows */
+    vkm_tensor prefix;   /* (B,2): first row and rows of its prefix */
+    uint32_t has_prefix; /* whether any sequence has one */
     vkm_tensor comp_rows, targets,
         comp_seq;        /* (N): the row that predicts, the token, its sequence */
     vkm_tensor f, xs, g; /* (B,E): forward, path-to-x and gradient weights */
@@ -115,6 +120,11 @@ static inline vkm_layer_acts *vkm_acts_of(const vkm_work *w, uint32_t layer) {
 /* Rows that a sequence of len tokens takes in a batch. */
 static inline uint32_t vkm_seq_rows(uint32_t len) {
     return (uint32_t)vkm_round_up(len, 16);
+}
+
+/* Rows of its own. */
+static inline uint32_t vkm_seq_own(const vkm_seq *q) {
+    return q->prefix ? q->len - q->comp0 : q->len;
 }
 
 /* Lays the sequences out as token rows and uploads the index tensors. */

@@ -95,6 +95,7 @@ static void plan_work(vkm_work *w, vkm_plan *p) {
     for (size_t i = 0; i < VKM_COUNTOF(per_row); i++)
         vkm_plan_add(p, per_row[i], VKM_U32, t, "batch");
     vkm_plan_add(p, &w->seqs, VKM_U32, 4 * b, "batch");
+    vkm_plan_add(p, &w->prefix, VKM_U32, 2 * b, "batch");
     vkm_tensor *per_seq[] = {&w->f, &w->xs, &w->g, &w->df};
     for (size_t i = 0; i < VKM_COUNTOF(per_seq); i++)
         vkm_plan_add(p, per_seq[i], VKM_F32, b * e, "batch");
@@ -156,34 +157,71 @@ void vkm_work_free(vkm_work *w) {
     free(w);
 }
 
-typedef uint32_t (*row_value)(const vkm_seq *seq, uint32_t i_seq, uint32_t row0, uint32_t i);
+/* A sequence's place: its first row, its prefix's, and the tokens before its own rows. */
+typedef struct place {
+    uint32_t row0, prefix0, skip;
+} place;
 
-static uint32_t row_token(const vkm_seq *q, uint32_t i_seq, uint32_t row0, uint32_t i) {
-    (void)i_seq, (void)row0;
-    return i < q->len ? q->tokens[i] : 0;
+typedef uint32_t (*row_value)(const vkm_seq *seq, uint32_t i_seq, place at, uint32_t i);
+
+/* Of own row i (past the end: of the pad), or of completion token i. */
+static uint32_t row_token(const vkm_seq *q, uint32_t i_seq, place at, uint32_t i) {
+    (void)i_seq;
+    return at.skip + i < q->len ? q->tokens[at.skip + i] : 0;
 }
-static uint32_t row_pos(const vkm_seq *q, uint32_t i_seq, uint32_t row0, uint32_t i) {
-    (void)i_seq, (void)row0;
-    return i < q->len ? i : 0;
+static uint32_t row_pos(const vkm_seq *q, uint32_t i_seq, place at, uint32_t i) {
+    (void)i_seq;
+    return at.skip + i < q->len ? at.skip + i : 0;
 }
-static uint32_t row_owner(const vkm_seq *q, uint32_t i_seq, uint32_t row0, uint32_t i) {
-    (void)row0;
-    return i < q->len ? i_seq : UINT32_MAX;
+static uint32_t row_owner(const vkm_seq *q, uint32_t i_seq, place at, uint32_t i) {
+    return at.skip + i < q->len ? i_seq : UINT32_MAX;
 }
-static uint32_t comp_row(const vkm_seq *q, uint32_t i_seq, uint32_t row0, uint32_t i) {
+static uint32_t comp_row(const vkm_seq *q, uint32_t i_seq, place at, uint32_t i) {
     (void)q, (void)i_seq;
-    return row0 + i - 1;
+    return i - 1 < at.skip ? at.prefix0 + i - 1 : at.row0 + (i - 1 - at.skip);
 }
-static uint32_t comp_target(const vkm_seq *q, uint32_t i_seq, uint32_t row0, uint32_t i) {
-    (void)i_seq, (void)row0;
+static uint32_t comp_target(const vkm_seq *q, uint32_t i_seq, place at, uint32_t i) {
+    (void)i_seq, (void)at;
     return q->tokens[i];
 }
-static uint32_t comp_owner(const vkm_seq *q, uint32_t i_seq, uint32_t row0, uint32_t i) {
-    (void)q, (void)row0, (void)i;
+static uint32_t comp_owner(const vkm_seq *q, uint32_t i_seq, place at, uint32_t i) {
+    (void)q, (void)at, (void)i;
     return i_seq;
 }
 
-vkm_status vkm_work_set_batch(vkm_work *w, const vkm_seq *seqs, uint32_t n_seq, vkm_err *err) {
+/* Where each sequence lies; the largest count of own rows goes to w->max_len. */
+static vkm_status set_places(vkm_work *w, const vkm_seq *seqs, uint32_t n_seq, place *out,
+                             vkm_err *err) {
+    uint32_t row0 = 0;
+    uint32_t *table = vkm_calloc(n_seq, 6 * sizeof *table, "a batch", err);
+    if (!table) return err->status;
+    uint32_t *prefixes = table + 4ull * n_seq;
+    w->n_seq = n_seq;
+    w->max_len = w->has_prefix = 0;
+    for (uint32_t b = 0; b < n_seq; b++) {
+        const vkm_seq *q = &seqs[b], *p = q->prefix ? &seqs[q->prefix - 1] : NULL;
+        uint32_t own = vkm_seq_own(q), rows = vkm_seq_rows(own);
+        VKM_BUG_ON(q->comp0 == 0 || q->comp0 > q->len, "completion at %u of %u", q->comp0, q->len);
+        VKM_BUG_ON(p && (q->prefix > b || p->prefix || p->comp0 != p->len || p->len != q->comp0),
+                   "sequence %u behind sequence %u", b, q->prefix - 1);
+        VKM_BUG_ON(row0 + rows > w->max.rows, "%u rows in a workspace of %u", row0 + rows,
+                   w->max.rows);
+        out[b] = (place){row0, p ? out[q->prefix - 1].row0 : 0, p ? q->comp0 : 0};
+        const uint32_t of[4] = {row0, own, q->comp0 - out[b].skip, q->len - q->comp0};
+        for (int i = 0; i < 4; i++) table[4 * b + (uint32_t)i] = of[i];
+        prefixes[2 * b] = out[b].prefix0;
+        prefixes[2 * b + 1] = out[b].skip;
+        w->has_prefix |= p != NULL;
+        if (own > w->max_len) w->max_len = own;
+        row0 += rows;
+    }
+    if (!vkm_write(w->model->dev, vkm_view(w->seqs, 0, 4ull * n_seq), table, err))
+        (void)!vkm_write(w->model->dev, vkm_view(w->prefix, 0, 2ull * n_seq), prefixes, err);
+    free(table);
+    return err->status;
+}
+
+static vkm_status set_rows(vkm_work *w, const vkm_seq *seqs, const place *at, vkm_err *err) {
     const struct {
         const vkm_tensor *dst;
         row_value value;
@@ -191,37 +229,27 @@ vkm_status vkm_work_set_batch(vkm_work *w, const vkm_seq *seqs, uint32_t n_seq, 
     } columns[] = {{&w->tokens, row_token, 0},    {&w->pos, row_pos, 0},
                    {&w->row_seq, row_owner, 0},   {&w->comp_rows, comp_row, 1},
                    {&w->targets, comp_target, 1}, {&w->comp_seq, comp_owner, 1}};
-    VKM_BUG_ON(n_seq > w->max.seqs, "%u sequences in a workspace of %u", n_seq, w->max.seqs);
-    w->n_seq = n_seq;
-    w->max_len = 0;
     for (size_t c = 0; c < VKM_COUNTOF(columns); c++) {
-        uint32_t n = 0, row0 = 0;
-        for (uint32_t b = 0; b < n_seq; b++) {
+        uint32_t n = 0;
+        for (uint32_t b = 0; b < w->n_seq; b++) {
             const vkm_seq *q = &seqs[b];
-            VKM_BUG_ON(q->comp0 == 0 || q->comp0 > q->len, "completion at %u of %u", q->comp0,
-                       q->len);
-            uint32_t rows = vkm_seq_rows(q->len);
-            VKM_BUG_ON(row0 + rows > w->max.rows, "%u rows in a workspace of %u", row0 + rows,
-                       w->max.rows);
             uint32_t first = columns[c].completion ? q->comp0 : 0;
-            uint32_t last = columns[c].completion ? q->len : rows;
-            for (uint32_t i = first; i < last; i++) w->host[n++] = columns[c].value(q, b, row0, i);
-            row0 += rows;
-            if (q->len > w->max_len) w->max_len = q->len;
+            uint32_t last = columns[c].completion ? q->len : vkm_seq_rows(vkm_seq_own(q));
+            for (uint32_t i = first; i < last; i++) w->host[n++] = columns[c].value(q, b, at[b], i);
         }
         *(columns[c].completion ? &w->n_comp : &w->n_rows) = n;
         if (vkm_write(w->model->dev, vkm_view(*columns[c].dst, 0, n), w->host, err))
             return err->status;
     }
-    uint32_t *table = vkm_calloc(n_seq, 4 * sizeof *table, "a batch", err);
-    if (!table) return err->status;
-    for (uint32_t b = 0, row0 = 0; b < n_seq; row0 += vkm_seq_rows(seqs[b].len), b++) {
-        uint32_t row[4] = {row0, seqs[b].len, seqs[b].comp0, seqs[b].len - seqs[b].comp0};
-        for (int i = 0; i < 4; i++) table[4 * b + (uint32_t)i] = row[i];
-    }
-    vkm_status st = vkm_write(w->model->dev, vkm_view(w->seqs, 0, 4ull * n_seq), table, err);
-    free(table);
-    if (st) return st;
+    return VKM_OK;
+}
+
+vkm_status vkm_work_set_batch(vkm_work *w, const vkm_seq *seqs, uint32_t n_seq, vkm_err *err) {
+    VKM_BUG_ON(n_seq > w->max.seqs, "%u sequences in a workspace of %u", n_seq, w->max.seqs);
+    place *at = vkm_calloc(n_seq, sizeof *at, "a batch", err);
+    if (at && !set_places(w, seqs, n_seq, at, err)) (void)!set_rows(w, seqs, at, err);
+    free(at);
+    if (err->status) return err->status;
     if (w->max.weights) return vkm_work_set_lists(w, seqs, n_seq, err);
     w->n_chunks = 0;
     for (uint32_t row = 0; row < w->n_comp; row += w->max.logit_rows)

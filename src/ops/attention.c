@@ -37,6 +37,8 @@ void vkm_op_attn_fwd(vkm_stream *s, const vkm_args_attn_fwd *a) {
     b.k = vkm_need(a->k, rows * a->n_kv * a->head_dim, "attn_fwd", "k");
     b.v = vkm_need(a->v, rows * a->n_kv * a->head_dim, "attn_fwd", "v");
     b.seqs = vkm_need(a->seqs, 4ull * a->n_seq, "attn_fwd", "seqs");
+    /* unread without one */
+    b.prefix = a->has_prefix ? vkm_need(a->prefix, 2ull * a->n_seq, "attn_fwd", "prefix") : b.seqs;
     b.o = vkm_need(a->o, vkm_op_size(rows, a->n_heads * a->head_dim), "attn_fwd", "o");
     b.m = vkm_need(a->m, rows * a->n_heads, "attn_fwd", "m");
     b.l = vkm_need(a->l, rows * a->n_heads, "attn_fwd", "l");
@@ -85,6 +87,11 @@ VKM_REF(attn_fwd) {
     FOR_PART(at, attn_units(a->n_heads, a->n_seq, a->max_len)) {
         attn_unit u = attn_unit_at(at, a->n_seq, a->max_len);
         attn_seq seq = attn_seq_at(a->seqs, u.seq);
+        if (a->has_prefix) {
+            const uint32_t *p = ref_u32(a->prefix) + 2ull * u.seq; // (n_seq, 2): first row, rows
+            seq.prefix0 = p[0];
+            seq.prefix = p[1];
+        }
         if (u.first < seq.len) LANES_CALL(fwd_block)(a, seq, u.head, u.first);
     }
 }

@@ -24,15 +24,21 @@ extern int vkm_lanes_limit;
 /* A few rows of one side, as real. */
 typedef const real (*attn_rows)[ATTN_MAX_D];
 
-/* Entry i of `seqs`: first row and length. */
+/* Entry i of `seqs`: first row and length. Before its rows may come the first `prefix` rows of
+ * another sequence, from row prefix0 on: keys of this one, but no queries. */
 typedef struct attn_seq {
-    uint64_t row0;
-    uint32_t len;
+    uint64_t row0, prefix0;
+    uint32_t len, prefix;
 } attn_seq;
 
 static inline attn_seq attn_seq_at(vkm_tensor seqs, uint32_t i) {
     const uint32_t *s = ref_u32(seqs) + 4ull * i;
-    return (attn_seq){s[0], s[1]};
+    return (attn_seq){.row0 = s[0], .len = s[1]};
+}
+
+/* The row of key j, counted from the prefix's begin. */
+static inline uint64_t attn_key_row(attn_seq s, uint32_t j) {
+    return j < s.prefix ? s.prefix0 + j : s.row0 + (j - s.prefix);
 }
 
 /* Unit `at` of heads x sequences x blocks. */

@@ -6,8 +6,8 @@ LANES_TARGET static void LANES_FN(dq_lanes)(const vkm_args_attn_bwd_dq *a, attn_
                                             uint32_t first) {
     const uint32_t n_dims = a->head_dim, kvh = h / (a->n_heads / a->n_kv);
     const uint64_t kv_row = (uint64_t)a->n_kv * n_dims;
-    const bf16 *k = ref_bf16(a->k) + seq.row0 * kv_row + (uint64_t)kvh * n_dims;
-    const bf16 *v = ref_bf16(a->v) + seq.row0 * kv_row + (uint64_t)kvh * n_dims;
+    const bf16 *k = ref_bf16(a->k) + (uint64_t)kvh * n_dims;
+    const bf16 *v = ref_bf16(a->v) + (uint64_t)kvh * n_dims;
     const uint32_t end = attn_min(first + LANES, seq.len), last = end - 1;
     vec q[ATTN_MAX_D], go[ATTN_MAX_D], acc[ATTN_MAX_D], total[ATTN_MAX_D];
     vec s[ATTN_STEP], dp[ATTN_STEP];
@@ -28,8 +28,8 @@ LANES_TARGET static void LANES_FN(dq_lanes)(const vkm_args_attn_bwd_dq *a, attn_
     LANES_FN(lanes_load)(go, go_rows, n_dims);
     for (uint32_t d = 0; d < n_dims; d++) total[d] = acc[d] = (vec){0};
     for (uint32_t j = 0; j < end; j += ATTN_STEP) {
-        LANES_FN(rows_load)(y, k, kv_row, j, last, n_dims);
-        LANES_FN(rows_load)(z, v, kv_row, j, last, n_dims);
+        LANES_FN(rows_load)(y, k, kv_row, seq, j, last, n_dims);
+        LANES_FN(rows_load)(z, v, kv_row, seq, j, last, n_dims);
         LANES_FN(dots)(s, q, (attn_rows)y, n_dims);
         LANES_FN(dots)(dp, go, (attn_rows)z, n_dims);
         real *x = (real *)s, *g = (real *)dp;
@@ -97,11 +97,11 @@ LANES_TARGET static void LANES_FN(dkv_lanes)(const vkm_args_attn_bwd_dkv *a, att
         dv.chunk[d] = dv.head[d] = dv.group[d] = (vec){0};
     }
     for (uint32_t h = kvh * group; h < (kvh + 1) * group; h++) {
-        const bf16 *q = ref_bf16(a->q) + (seq.row0 * a->n_heads + h) * n_dims;
-        const bf16 *go = ref_bf16(a->do_) + (seq.row0 * a->n_heads + h) * n_dims;
+        const bf16 *q = ref_bf16(a->q) + (uint64_t)h * n_dims;
+        const bf16 *go = ref_bf16(a->do_) + (uint64_t)h * n_dims;
         for (uint32_t t = first / ATTN_STEP * ATTN_STEP; t < seq.len; t += ATTN_STEP) {
-            LANES_FN(rows_load)(y, q, q_row, t, last, n_dims);
-            LANES_FN(rows_load)(z, go, q_row, t, last, n_dims);
+            LANES_FN(rows_load)(y, q, q_row, seq, t, last, n_dims);
+            LANES_FN(rows_load)(z, go, q_row, seq, t, last, n_dims);
             LANES_FN(dots)(s, k, (attn_rows)y, n_dims);
             LANES_FN(dots)(dp, v, (attn_rows)z, n_dims);
             real *x = (real *)s, *g = (real *)dp;

@@ -13,14 +13,15 @@ LANES_TARGET static inline void LANES_FN(weights)(vec *s, const real *m, uint32_
         }
 }
 
-/* Queries first .. first + LANES - 1 of a sequence, one head; rows up to the end of the panel. */
+/* Queries first .. first + LANES - 1 of a sequence's own rows, one head; rows up to the end of the
+ * panel. Keys are counted from the prefix's begin. */
 LANES_TARGET static void LANES_FN(fwd_lanes)(const vkm_args_attn_fwd *a, attn_seq seq, uint32_t h,
                                              uint32_t first) {
     const uint32_t n_dims = a->head_dim, kvh = h / (a->n_heads / a->n_kv);
     const uint64_t q_row = (uint64_t)a->n_heads * n_dims, kv_row = (uint64_t)a->n_kv * n_dims;
-    const bf16 *k = ref_bf16(a->k) + seq.row0 * kv_row + (uint64_t)kvh * n_dims;
-    const bf16 *v = ref_bf16(a->v) + seq.row0 * kv_row + (uint64_t)kvh * n_dims;
-    const uint32_t end = attn_min(first + LANES, seq.len), last = end - 1;
+    const bf16 *k = ref_bf16(a->k) + (uint64_t)kvh * n_dims;
+    const bf16 *v = ref_bf16(a->v) + (uint64_t)kvh * n_dims;
+    const uint32_t end = seq.prefix + attn_min(first + LANES, seq.len), last = end - 1;
     vec q[ATTN_MAX_D], acc[ATTN_MAX_D], total[ATTN_MAX_D], kept[ATTN_KEEP];
     const int keeps = end <= ATTN_KEEP; /* else scores are made twice */
     real y[ATTN_STEP][ATTN_MAX_D], m[LANES], l[LANES], lc[LANES];
@@ -28,15 +29,15 @@ LANES_TARGET static void LANES_FN(fwd_lanes)(const vkm_args_attn_fwd *a, attn_se
     const bf16 *rows[LANES];
 
     for (uint32_t i = 0; i < LANES; i++) {
-        limit[i] = attn_min(first + i, last);
-        rows[i] = ref_bf16(a->q) + (seq.row0 + limit[i]) * q_row + (uint64_t)h * n_dims;
+        limit[i] = attn_min(seq.prefix + first + i, last);
+        rows[i] = ref_bf16(a->q) + attn_key_row(seq, limit[i]) * q_row + (uint64_t)h * n_dims;
         m[i] = -INFINITY;
         l[i] = lc[i] = 0;
     }
     LANES_FN(lanes_load)(q, rows, n_dims);
     for (uint32_t j = 0; j < end; j += ATTN_STEP) {
         vec *s = keeps ? kept + j : kept;
-        LANES_FN(rows_load)(y, k, kv_row, j, last, n_dims);
+        LANES_FN(rows_load)(y, k, kv_row, seq, j, last, n_dims);
         LANES_FN(dots)(s, q, (attn_rows)y, n_dims);
         const real *x = (const real *)s;
         for (uint32_t u = 0; u < ATTN_STEP; u++)
@@ -50,14 +51,14 @@ LANES_TARGET static void LANES_FN(fwd_lanes)(const vkm_args_attn_fwd *a, attn_se
     for (uint32_t d = 0; d < n_dims; d++) total[d] = acc[d] = (vec){0};
     for (uint32_t j = 0; j < end; j += ATTN_STEP) {
         vec *s = keeps ? kept + j : kept;
-        if (!keeps) LANES_FN(rows_load)(y, k, kv_row, j, last, n_dims);
+        if (!keeps) LANES_FN(rows_load)(y, k, kv_row, seq, j, last, n_dims);
         if (!keeps) LANES_FN(dots)(s, q, (attn_rows)y, n_dims);
         for (uint32_t u = 0; u < ATTN_STEP; u++) s[u] *= (real)a->scale;
         LANES_FN(weights)(s, m, j, limit);
         const real *p = (const real *)s;
         for (uint32_t u = 0; u < ATTN_STEP; u++)
             for (uint32_t i = 0; i < LANES; i++) lc[i] += p[u * LANES + i];
-        LANES_FN(rows_load)(y, v, kv_row, j, last, n_dims);
+        LANES_FN(rows_load)(y, v, kv_row, seq, j, last, n_dims);
         LANES_FN(add_rows)(acc, s, (attn_rows)y, n_dims);
         if ((j + ATTN_STEP) % ATTN_CHUNK == 0 || j + ATTN_STEP >= end) {
             LANES_FN(fold)(total, acc, n_dims);

@@ -10,12 +10,13 @@ LANES_TARGET static inline void LANES_FN(lanes_load)(vec *x, const bf16 *const *
         for (uint32_t d = 0; d < n; d++) x[d][i] = ldb(rows[i][d]);
 }
 
-/* y[u] = row first + u of rows that are `stride` apart, the last row repeated from `last` on. */
+/* y[u] = row first + u of a sequence, the last row repeated from `last` on; rows are `stride`
+ * apart. */
 LANES_TARGET static inline void LANES_FN(rows_load)(real (*restrict y)[ATTN_MAX_D],
-                                                    const bf16 *rows, uint64_t stride,
+                                                    const bf16 *rows, uint64_t stride, attn_seq seq,
                                                     uint32_t first, uint32_t last, uint32_t n) {
     for (uint32_t u = 0; u < ATTN_STEP; u++) {
-        const bf16 *row = rows + attn_min(first + u, last) * stride;
+        const bf16 *row = rows + attn_key_row(seq, attn_min(first + u, last)) * stride;
         for (uint32_t d = 0; d < n; d++) y[u][d] = ldb(row[d]);
     }
 }

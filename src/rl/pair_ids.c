@@ -40,11 +40,11 @@ vkm_status vkm_pairs_read(vkm_policy *policy, vkm_policy_reader read, const vkm_
     vkm_example *x = vkm_calloc(n, sizeof *x, "the pairs", err);
     float *logp = NULL;
     if (!x) return err->status;
-    for (uint32_t i = 0; i < n; i++) {
-        const vkm_pair_ids *p = &pairs[i % n_pairs];
-        const vkm_ids *side = &p->side[i / n_pairs];
+    for (uint32_t i = 0; i < n; i++) { /* the sides of a pair together: they share their prompt */
+        const vkm_pair_ids *p = &pairs[i / 2];
+        const vkm_ids *side = &p->side[i % 2];
         x[i] = (vkm_example){.seq = {side->id, (uint32_t)side->n, p->comp0},
-                             .pooled = out + (uint64_t)i * width};
+                             .pooled = out + ((uint64_t)(i % 2) * n_pairs + i / 2) * width};
         memcpy(x[i].f, vkm_state_ablated, sizeof x[i].f);
         n_tokens += (uint32_t)side->n - p->comp0;
     }
@@ -54,7 +54,7 @@ vkm_status vkm_pairs_read(vkm_policy *policy, vkm_policy_reader read, const vkm_
         x[i].logp = logp + at;
     if (read(policy, x, n, err)) goto done;
     double sum = 0, count = 0; /* the clean sides are the tripwire's fixed completions */
-    for (uint32_t i = n_pairs; i < n; i++)
+    for (uint32_t i = 1; i < n; i += 2)
         for (uint32_t j = 0; j < x[i].seq.len - x[i].seq.comp0; j++)
             sum += (double)x[i].logp[j], count++;
     *reference_logp = (float)(sum / count);

@@ -78,16 +78,42 @@ static uint32_t n_completion(const vkm_example *x) {
     return x->seq.len - x->seq.comp0;
 }
 
-/* How many examples from `first` make one micro-batch: as many as the row limit takes. */
-static uint32_t micro_batch(const vkm_policy *p, const vkm_example *x, uint32_t first, uint32_t n) {
-    uint32_t rows = 0, i = first;
-    for (; i < n && i - first < p->work->max.seqs; i++) {
-        rows += vkm_seq_rows(x[i].seq.len);
-        if (rows > p->work->max.rows) break;
-    }
-    VKM_BUG_ON(i == first, "a sequence of %u tokens in a workspace of %u rows", x[first].seq.len,
+/* Whether x's rows of the prompt may be y's too. */
+static int same_prompt(const vkm_example *x, const vkm_example *y) {
+    return x->seq.comp0 == y->seq.comp0 && n_completion(x) && n_completion(y) &&
+           !memcmp(x->f, y->f, sizeof x->f) &&
+           !memcmp(x->seq.tokens, y->seq.tokens, x->seq.comp0 * sizeof *x->seq.tokens);
+}
+
+/* Examples from i on, of n, that share a prompt. */
+static uint32_t run_length(const vkm_example *x, uint32_t i, uint32_t n) {
+    uint32_t k = 1;
+    while (i + k < n && same_prompt(&x[i], &x[i + k])) k++;
+    return k;
+}
+
+/* How many examples from `first` make one micro-batch: as many as the row limit takes, at least
+ * one. shares: a prompt of several of them in a row has its rows once. */
+static uint32_t micro_batch(const vkm_policy *p, const vkm_example *x, uint32_t first, uint32_t n,
+                            int shares) {
+    uint32_t rows = 0, seqs = 0;
+    VKM_BUG_ON(vkm_seq_rows(x[first].seq.len) > p->work->max.rows,
+               "a sequence of %u tokens in a workspace of %u rows", x[first].seq.len,
                p->work->max.rows);
-    return i - first;
+    for (uint32_t i = first, k; i < n; i += k) {
+        k = shares ? run_length(x, i, n) : 1;
+        if (k > 1) {
+            rows += vkm_seq_rows(x[i].seq.comp0);
+            seqs++;
+        }
+        for (uint32_t j = i; j < i + k; j++) {
+            rows += vkm_seq_rows(k > 1 ? n_completion(&x[j]) : x[j].seq.len);
+            seqs++;
+            if (rows > p->work->max.rows || seqs > p->work->max.seqs)
+                return j > first ? j - first : 1; /* alone it shares nothing, and fits */
+        }
+    }
+    return n - first;
 }
 
 /* A (n,E) table of the examples, each row at byte `offset` of the example. */
@@ -102,14 +128,44 @@ static vkm_status upload_table(vkm_policy *p, vkm_tensor t, const vkm_example *x
     return st;
 }
 
-static vkm_status set_batch(vkm_policy *p, const vkm_example *x, uint32_t n, vkm_err *err) {
-    vkm_seq *seqs = vkm_calloc(n, sizeof *seqs, "a batch", err);
-    if (!seqs) return err->status;
-    for (uint32_t i = 0; i < n; i++) seqs[i] = x[i].seq;
-    vkm_status st = vkm_work_set_batch(p->work, seqs, n, err);
-    free(seqs);
-    if (st || !p->adapter) return st;
-    return upload_table(p, p->work->f, x, n, offsetof(vkm_example, f), p->adapter->n_experts, err);
+/* The examples as sequences, with prompts that several share as sequences of their own before them.
+ * Place i of `at` (n): example i's sequence; seqs and f have room for 2 n. */
+static uint32_t lay_out(const vkm_example *x, uint32_t n, int shares, vkm_seq *seqs,
+                        float (*f)[VKM_MAX_EXPERTS], uint32_t *at) {
+    uint32_t n_seq = 0;
+    for (uint32_t i = 0, k; i < n; i += k) {
+        k = shares ? run_length(x, i, n) : 1;
+        uint32_t prefix = 0;
+        if (k > 1) {
+            memcpy(f[n_seq], x[i].f, sizeof f[0]);
+            seqs[n_seq++] = (vkm_seq){x[i].seq.tokens, x[i].seq.comp0, x[i].seq.comp0, 0};
+            prefix = n_seq;
+        }
+        for (uint32_t j = i; j < i + k; j++) {
+            memcpy(f[n_seq], x[j].f, sizeof f[0]);
+            seqs[n_seq] = x[j].seq;
+            seqs[n_seq].prefix = prefix;
+            at[j] = n_seq++;
+        }
+    }
+    return n_seq;
+}
+
+/* at (n): NULL where prompts are not shared, else the places of the examples. */
+static vkm_status set_batch(vkm_policy *p, const vkm_example *x, uint32_t n, uint32_t *at,
+                            vkm_err *err) {
+    uint32_t e = p->adapter ? p->adapter->n_experts : 0;
+    vkm_seq *seqs = vkm_calloc(2ull * n, sizeof *seqs, "a batch", err);
+    float(*f)[VKM_MAX_EXPERTS] = vkm_calloc(2ull * n, sizeof *f, "a batch", err);
+    uint32_t *own = vkm_calloc(n, sizeof *own, "a batch", err);
+    if (!seqs || !f || !own) goto done;
+    uint32_t n_seq = lay_out(x, n, at != NULL, seqs, f, at ? at : own);
+    VKM_BUG_ON(e && e != VKM_MAX_EXPERTS, "%u experts", e);
+    if (!vkm_work_set_batch(p->work, seqs, n_seq, err) && e)
+        (void)!vkm_write(p->dev, vkm_view(p->work->f, 0, (uint64_t)n_seq * e), f, err);
+done:
+    free(own), free(f), free(seqs);
+    return err->status;
 }
 
 /* Per-token arrays of the examples, gathered from or scattered to one device vector. */
@@ -147,12 +203,16 @@ static vkm_status download_rows(vkm_policy *p, vkm_example *x, uint32_t n, vkm_e
     return download_tokens(p, p->work->entropy, x, n, offsetof(vkm_example, entropy), err);
 }
 
-static vkm_status read_pooled(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err *err) {
+/* at: as for set_batch. */
+static vkm_status read_pooled(vkm_policy *p, vkm_example *x, uint32_t n, const uint32_t *at,
+                              vkm_err *err) {
     if (!x->pooled) return VKM_OK;
     uint64_t width = (uint64_t)p->adapter->n_modules * p->adapter->rank;
-    for (uint32_t i = 0; i < n; i++)
-        if (vkm_read(p->dev, vkm_view(p->work->pooled, i * width, width), x[i].pooled, err))
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t from = (at ? at[i] : i) * width;
+        if (vkm_read(p->dev, vkm_view(p->work->pooled, from, width), x[i].pooled, err))
             return err->status;
+    }
     return VKM_OK;
 }
 
@@ -164,28 +224,34 @@ static int is_bare(const vkm_example *x, uint32_t n) {
     return bare;
 }
 
+static vkm_status read_micro_batch(vkm_policy *p, vkm_example *x, uint32_t n, uint32_t *at,
+                                   vkm_err *err) {
+    if (set_batch(p, x, n, at, err)) return err->status;
+    vkm_pass pass = {.s = p->s,
+                     .w = p->work,
+                     .adapter = is_bare(x, n) ? NULL : p->adapter,
+                     .pool = x->pooled != NULL};
+    vkm_tensor hidden = vkm_forward(&pass);
+    if (x->logp || x->entropy) vkm_head_forward(&pass, hidden);
+    if (vkm_stream_flush(p->s, err) || read_pooled(p, x, n, at, err)) return err->status;
+    return x->logp || x->entropy ? download_rows(p, x, n, err) : VKM_OK;
+}
+
 vkm_status vkm_policy_read(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err *err) {
-    for (uint32_t first = 0, count; first < n; first += count) {
-        vkm_example *b = x + first;
-        count = micro_batch(p, x, first, n);
-        if (set_batch(p, b, count, err)) return err->status;
-        vkm_pass pass = {.s = p->s,
-                         .w = p->work,
-                         .adapter = is_bare(b, count) ? NULL : p->adapter,
-                         .pool = b->pooled != NULL};
-        vkm_tensor hidden = vkm_forward(&pass);
-        if (b->logp || b->entropy) vkm_head_forward(&pass, hidden);
-        if (vkm_stream_flush(p->s, err) || read_pooled(p, b, count, err)) return err->status;
-        if ((b->logp || b->entropy) && download_rows(p, b, count, err)) return err->status;
+    uint32_t *at = vkm_calloc(n, sizeof *at, "a batch", err);
+    for (uint32_t first = 0, count; at && first < n && !err->status; first += count) {
+        count = micro_batch(p, x, first, n, 1);
+        (void)!read_micro_batch(p, x + first, count, at, err);
     }
-    return VKM_OK;
+    free(at);
+    return err->status;
 }
 
 vkm_status vkm_policy_logits(vkm_policy *p, const vkm_example *x, vkm_logits_sink sink, void *user,
                              vkm_err *err) {
     uint32_t v = p->model->dims.V, most = p->work->max.logit_rows;
     float *host = vkm_calloc((uint64_t)most * v, sizeof *host, "logits", err);
-    if (!host || set_batch(p, x, 1, err)) goto done;
+    if (!host || set_batch(p, x, 1, NULL, err)) goto done;
     vkm_pass pass = {.s = p->s, .w = p->work, .adapter = p->adapter};
     vkm_head_begin(&pass, vkm_forward(&pass));
     for (uint32_t row = 0; row < p->work->n_comp && !err->status; row += most) {
@@ -215,15 +281,15 @@ static vkm_status upload_mean_nll(vkm_policy *p, const vkm_example *x, uint32_t 
 vkm_status vkm_policy_rank_gradients(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err *err) {
     for (uint32_t first = 0, count; first < n; first += count) {
         vkm_example *b = x + first;
-        count = micro_batch(p, x, first, n);
-        if (set_batch(p, b, count, err) || upload_mean_nll(p, b, count, err) ||
+        count = micro_batch(p, x, first, n, 0);
+        if (set_batch(p, b, count, NULL, err) || upload_mean_nll(p, b, count, err) ||
             upload_table(p, p->work->xs, b, count, offsetof(vkm_example, f), p->adapter->n_experts,
                          err))
             return err->status;
         vkm_pass pass = {.s = p->s, .w = p->work, .adapter = p->adapter, .rank_grads = 1};
         vkm_head_forward(&pass, vkm_forward(&pass));
         vkm_backward(&pass);
-        if (vkm_stream_flush(p->s, err) || read_pooled(p, b, count, err)) return err->status;
+        if (vkm_stream_flush(p->s, err) || read_pooled(p, b, count, NULL, err)) return err->status;
         if ((b->logp || b->entropy) && download_rows(p, b, count, err)) return err->status;
     }
     return VKM_OK;
@@ -283,7 +349,8 @@ static vkm_status train_micro_batch(vkm_policy *p, vkm_example *x, uint32_t n,
                                     const vkm_loss_options *o, vkm_err *err) {
     vkm_work *w = p->work;
     uint32_t e = p->adapter->n_experts;
-    if (set_batch(p, x, n, err) || upload_table(p, w->g, x, n, offsetof(vkm_example, g), e, err) ||
+    if (set_batch(p, x, n, NULL, err) ||
+        upload_table(p, w->g, x, n, offsetof(vkm_example, g), e, err) ||
         upload_table(p, w->xs, x, n, offsetof(vkm_example, xs), e, err) ||
         upload_table(p, p->adv, x, n, offsetof(vkm_example, advantage), 1, err) ||
         upload_table(p, p->weight, x, n, offsetof(vkm_example, weight), 1, err) ||
@@ -315,7 +382,7 @@ vkm_status vkm_policy_train(vkm_policy *p, vkm_example *x, uint32_t n, const vkm
                             vkm_err *err) {
     vkm_batch_group *groups = vkm_calloc(n, sizeof *groups, "a step", err);
     for (uint32_t first = 0, count; groups && first < n && !err->status; first += count) {
-        count = micro_batch(p, x, first, n);
+        count = micro_batch(p, x, first, n, 0);
         uint32_t n_groups = groups_of(x, first, count, n, groups);
         (void)!train_micro_batch(p, x + first, count, groups, n_groups, o, err);
     }

@@ -41,19 +41,25 @@ static float scale_of(uint32_t head_dim, size_t i) {
              length_i++)                                                                           \
             for (const uint32_t *shape = shapes[shape_i], *x = lengths[length_i]; x; x = NULL)
 
+/* Whole sequences, and the later ones behind the first, or part of it. */
 VKM_CASES(attn_fwd) {
-    FOR_ATTENTION(shape, len) {
+    FOR_ATTENTION(shape, len)
+    for (uint32_t has_prefix = 0; has_prefix < 2; has_prefix++) {
         layout x = lay_out(v, len);
         vkm_args_attn_fwd a = {.n_seq = x.n_seq, .max_len = x.max_len, .n_heads = shape[0]};
+        uint32_t prefix[4][2] = {{0}};
+        for (uint32_t i = 1; i < x.n_seq; i++) prefix[i][1] = i % 2 ? len[0] : len[0] / 2;
         a.n_kv = shape[1];
         a.head_dim = shape[2];
         a.scale = scale_of(shape[2], shape_i + length_i);
+        a.has_prefix = has_prefix;
         uint32_t q_cols = shape[0] * shape[2], kv_cols = shape[1] * shape[2];
         vkm_fill fill = length_i == 2 ? VKM_FILL_ADVERSARIAL : VKM_FILL_NORMAL;
         a.q = vkm_v_bf16(v, (uint64_t)x.n_rows * q_cols, VKM_FILL_NORMAL);
         a.k = vkm_v_bf16(v, (uint64_t)x.n_rows * kv_cols, VKM_FILL_NORMAL);
         a.v = vkm_v_bf16(v, (uint64_t)x.n_rows * kv_cols, fill);
         a.seqs = x.seqs;
+        a.prefix = vkm_v_u32_data(v, prefix[0], 2ull * x.n_seq);
         a.o = vkm_v_op16_out(v, x.n_rows, q_cols);
         a.m = vkm_v_f32_out(v, (uint64_t)x.n_rows * shape[0]);
         a.l = vkm_v_f32_out(v, (uint64_t)x.n_rows * shape[0]);
