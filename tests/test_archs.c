@@ -9,28 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 
 #include <cmocka.h>
 
 #include "base/json.h"
 #include "tmpdir.h"
-
-static char out[1 << 18];
-
-static void vkmoe(const char *fmt, ...) {
-    char args[2048], command[4096];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(args, sizeof args, fmt, ap);
-    va_end(ap);
-    snprintf(command, sizeof command, "%s/vkmoe %s --quiet 2>&1 </dev/null", VKM_BINARY_DIR, args);
-    FILE *f = popen(command, "r"); // NOLINT: the arguments are this file's
-    assert_non_null(f);
-    out[fread(out, 1, sizeof out - 1, f)] = 0;
-    int rc = pclose(f);
-    if (rc) fail_msg("%s: %s", args, out);
-}
+#include "program.h"
 
 static const char *text_of(vkm_jv object, const char *key) {
     const char *s;
@@ -94,12 +78,12 @@ static void every_architecture_equals_torch(void **state) {
         }
         put_file("rows.jsonl", lines.data, lines.n);
         vkm_strbuf_free(&lines);
-        vkmoe("init-model %s --force --output '%s'", text_of(m, "init"), in_dir("model"));
-        vkmoe("score --device lavapipe --model '%s' --data '%s'", in_dir("model"),
-              in_dir("rows.jsonl"));
+        works(vkmoe("init-model %s --force --output '%s'", text_of(m, "init"), in_dir("model")));
+        works(vkmoe("score --device lavapipe --model '%s' --data '%s'", in_dir("model"),
+                    in_dir("rows.jsonl")));
         char *device = strdup(out);
-        vkmoe("score --backend cpu --model '%s' --data '%s'", in_dir("model"),
-              in_dir("rows.jsonl"));
+        works(vkmoe("score --backend cpu --model '%s' --data '%s'", in_dir("model"),
+                    in_dir("rows.jsonl")));
         assert_string_equal(out, device);
         free(device);
         double rounded = difference(m, "rounded"), plain = difference(m, "transformers");

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 
 #include <cmocka.h>
 
@@ -16,47 +15,7 @@
 #include "model/init_model.h"
 #include "model/safetensors.h"
 #include "tmpdir.h"
-
-static char out[1 << 18];
-
-/* Runs `vkmoe ARGS` (printf) with stderr in the output too; %-signs of the caller's. */
-static int vkmoe(const char *fmt, ...) {
-    char args[4096], command[8192];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(args, sizeof args, fmt, ap);
-    va_end(ap);
-    snprintf(command, sizeof command, "%s/vkmoe %s 2>'%s' </dev/null", VKM_BINARY_DIR, args,
-             in_dir("stderr"));
-    FILE *f = popen(command, "r"); // NOLINT: the arguments are this file's
-    assert_non_null(f);
-    size_t n = fread(out, 1, sizeof out - 1, f);
-    out[n] = 0;
-    int rc = pclose(f);
-    assert_true(WIFEXITED(rc));
-    return WEXITSTATUS(rc);
-}
-
-static void works(int rc) {
-    char *text = NULL;
-    size_t n;
-    vkm_err err = {0};
-    if (!rc) return;
-    (void)!vkm_file_read(in_dir("stderr"), 1 << 20, &text, &n, &err);
-    fail_msg("exit %d: %s", rc, text ? text : "");
-}
-
-static void fails_with(int rc, int wanted, const char *part) {
-    char *text = NULL;
-    size_t n;
-    vkm_err err = {0};
-    assert_int_equal(rc, wanted);
-    assert_int_equal(vkm_file_read(in_dir("stderr"), 1 << 20, &text, &n, &err), VKM_OK);
-    while (n && text[n - 1] == '\n') text[--n] = 0;
-    char *last = strrchr(text, '\n');
-    assert_has(last ? last + 1 : text, part);
-    free(text);
-}
+#include "program.h"
 
 /* What a line of the output has under a key, as text. */
 static char *value_of(const char *line, const char *key) {

@@ -426,6 +426,20 @@ size_t vkm_jsonl_line(const vkm_jsonl *l) {
     return l->line;
 }
 
+vkm_status vkm_jsonl_each(const char *path, const vkm_json_limits *given,
+                          vkm_status (*see)(vkm_jv root, void *ctx, vkm_err *err), void *ctx,
+                          vkm_err *err) {
+    vkm_jsonl *lines = NULL;
+    vkm_json *doc = NULL;
+    vkm_status st = vkm_jsonl_open(path, given, &lines, err);
+    while (!st && !(st = vkm_jsonl_next(lines, &doc, err)) && doc) {
+        st = see(vkm_json_root(doc), ctx, err);
+        vkm_json_free(doc);
+    }
+    vkm_jsonl_free(lines);
+    return st;
+}
+
 void vkm_jsonl_free(vkm_jsonl *l) {
     if (!l) return;
     free(l->text);

@@ -105,6 +105,10 @@ vkm_status vkm_jsonl_open(const char *path, const vkm_json_limits *limits, vkm_j
 vkm_status vkm_jsonl_next(vkm_jsonl *l, vkm_json **doc, vkm_err *err) VKM_MUST_CHECK;
 size_t vkm_jsonl_line(const vkm_jsonl *l); /* 1-based line of the last document */
 void vkm_jsonl_free(vkm_jsonl *l);
+/* All of it: see(root, ctx) for each line, until it fails. */
+vkm_status vkm_jsonl_each(const char *path, const vkm_json_limits *limits,
+                          vkm_status (*see)(vkm_jv root, void *ctx, vkm_err *err), void *ctx,
+                          vkm_err *err) VKM_MUST_CHECK;
 
 /* ---- writing --------------------------------------------------------------------------------- */
 

@@ -55,7 +55,8 @@ static vkm_ids *new_prompt(generation *g, vkm_err *err) {
 }
 
 /* {"prompt": text or messages}, {"messages": [...]} or {"prompt_ids": [...]}. */
-static vkm_status read_line(generation *g, vkm_jv line, vkm_err *err) {
+static vkm_status read_line(vkm_jv line, void *ctx, vkm_err *err) {
+    generation *g = ctx;
     vkm_jv ids = vkm_json_find(line, "prompt_ids"), prompt = vkm_json_find(line, "prompt");
     vkm_jv messages = vkm_json_find(line, "messages");
     if ((ids.v != NULL) + (prompt.v != NULL) + (messages.v != NULL) != 1)
@@ -71,15 +72,8 @@ static vkm_status read_line(generation *g, vkm_jv line, vkm_err *err) {
 }
 
 static vkm_status read_file(generation *g, const char *path, vkm_err *err) {
-    vkm_jsonl *lines = NULL;
-    vkm_json *doc = NULL;
-    vkm_status st = vkm_jsonl_open(path, NULL, &lines, err);
-    while (!st && !(st = vkm_jsonl_next(lines, &doc, err)) && doc) {
-        st = read_line(g, vkm_json_root(doc), err);
-        vkm_json_free(doc);
-    }
-    vkm_jsonl_free(lines);
-    return st ? st : g->n_prompts ? VKM_OK : vkm_fail(err, VKM_FAILED, "%s: no lines", path);
+    if (vkm_jsonl_each(path, NULL, read_line, g, err)) return err->status;
+    return g->n_prompts ? VKM_OK : vkm_fail(err, VKM_FAILED, "%s: no lines", path);
 }
 
 /* A text as it is, or as a user's turn, whose answer is sampled. */

@@ -16,6 +16,7 @@ typedef struct row {
 } row;
 
 typedef struct rows {
+    const vkm_inference *x;
     row *of;
     size_t n, cap;
     uint32_t longest;
@@ -50,7 +51,7 @@ static vkm_status read_side(const vkm_inference *x, vkm_jv line, const char *key
                                            messages ? "comes before the completion" : "to score");
 }
 
-static vkm_status read_line(const vkm_inference *x, vkm_jv line, row *out, vkm_err *err) {
+static vkm_status read_row(const vkm_inference *x, vkm_jv line, row *out, vkm_err *err) {
     if (vkm_json_typeof(line) != VKM_JSON_OBJECT) return vkm_json_fail_type(line, "an object", err);
     if (read_side(x, line, "prompt", 1, &out->ids, err)) return err->status;
     out->comp0 = (uint32_t)out->ids.n;
@@ -63,31 +64,26 @@ static vkm_status read_line(const vkm_inference *x, vkm_jv line, row *out, vkm_e
     return err->status;
 }
 
-static vkm_status read_rows(const vkm_inference *x, const char *path, rows *out, vkm_err *err) {
-    vkm_jsonl *lines = NULL;
-    vkm_json *doc = NULL;
-    vkm_status st = vkm_jsonl_open(path, NULL, &lines, err);
-    while (!st && !(st = vkm_jsonl_next(lines, &doc, err)) && doc) {
-        if (out->n == out->cap) {
-            size_t cap = 2 * out->cap + 64;
-            row *more = realloc(out->of, cap * sizeof *more);
-            if (!more) {
-                st = vkm_fail(err, VKM_FAILED, "out of host memory for %zu rows", cap);
-                vkm_json_free(doc);
-                break;
-            }
-            out->of = more;
-            out->cap = cap;
-        }
-        row *r = &out->of[out->n++];
-        *r = (row){0};
-        st = read_line(x, vkm_json_root(doc), r, err);
-        if (r->ids.n > out->longest) out->longest = (uint32_t)r->ids.n;
-        vkm_json_free(doc);
+static vkm_status add_row(vkm_jv line, void *ctx, vkm_err *err) {
+    rows *all = ctx;
+    if (all->n == all->cap) {
+        size_t cap = 2 * all->cap + 64;
+        row *more = realloc(all->of, cap * sizeof *more);
+        if (!more) return vkm_fail(err, VKM_FAILED, "out of host memory for %zu rows", cap);
+        all->of = more;
+        all->cap = cap;
     }
-    vkm_jsonl_free(lines);
-    if (!st && !out->n) st = vkm_fail(err, VKM_FAILED, "%s: no lines", path);
-    return st;
+    row *r = &all->of[all->n++];
+    *r = (row){0};
+    if (read_row(all->x, line, r, err)) return err->status;
+    if (r->ids.n > all->longest) all->longest = (uint32_t)r->ids.n;
+    return VKM_OK;
+}
+
+static vkm_status read_rows(const vkm_inference *x, const char *path, rows *out, vkm_err *err) {
+    out->x = x;
+    if (vkm_jsonl_each(path, NULL, add_row, out, err)) return err->status;
+    return out->n ? VKM_OK : vkm_fail(err, VKM_FAILED, "%s: no lines", path);
 }
 
 /* ---- scoring --------------------------------------------------------------------------------- */

@@ -47,7 +47,8 @@ static vkm_status one_text(tokenizing *z, const char *text, vkm_err *err) {
 
 /* {"ids"} of {"text"} or {"messages"}, these with the text that they are rendered to; {"text"} of
  * {"ids"}. */
-static vkm_status one_line(tokenizing *z, vkm_jv line, vkm_err *err) {
+static vkm_status one_line(vkm_jv line, void *ctx, vkm_err *err) {
+    tokenizing *z = ctx;
     vkm_jv text = vkm_json_find(line, "text"), messages = vkm_json_find(line, "messages");
     vkm_jv ids = vkm_json_find(line, "ids");
     z->ids.n = 0;
@@ -79,18 +80,6 @@ static vkm_status one_line(tokenizing *z, vkm_jv line, vkm_err *err) {
     return err->status;
 }
 
-static vkm_status each_line(tokenizing *z, const char *path, vkm_err *err) {
-    vkm_jsonl *lines = NULL;
-    vkm_json *doc = NULL;
-    vkm_status st = vkm_jsonl_open(path, NULL, &lines, err);
-    while (!st && !(st = vkm_jsonl_next(lines, &doc, err)) && doc) {
-        st = one_line(z, vkm_json_root(doc), err);
-        vkm_json_free(doc);
-    }
-    vkm_jsonl_free(lines);
-    return st;
-}
-
 vkm_status vkm_cmd_tokenize(int argc, char **argv, vkm_err *err) {
     const char *model = "", *text = NULL, *data = "/dev/stdin";
     tokenizing z = {0};
@@ -105,7 +94,7 @@ vkm_status vkm_cmd_tokenize(int argc, char **argv, vkm_err *err) {
     if (vkm_cli_parse(opts, VKM_COUNTOF(opts), argc, argv, err)) return err->status;
     if (!model[0]) return vkm_fail(err, VKM_USAGE, "--model is missing");
     if (!vkm_tokenizer_load(model, &z.t, err))
-        (void)!(text ? one_text(&z, text, err) : each_line(&z, data, err));
+        (void)!(text ? one_text(&z, text, err) : vkm_jsonl_each(data, NULL, one_line, &z, err));
     vkm_strbuf_free(&z.text), vkm_strbuf_free(&z.line);
     free(z.ids.id);
     if (z.t) vkm_tokenizer_free(z.t);

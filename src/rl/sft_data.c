@@ -10,6 +10,7 @@
 typedef struct reader {
     const vkm_tokenizer *t;
     uint32_t eos, max_length;
+    vkm_sft_data *out;
 } reader;
 
 /* ---- one line -------------------------------------------------------------------------------- */
@@ -110,7 +111,9 @@ static vkm_status grow(vkm_sft_data *d, vkm_err *err) {
     return VKM_OK;
 }
 
-static vkm_status add_row(vkm_sft_data *d, const reader *r, vkm_jv line, vkm_err *err) {
+static vkm_status add_row(vkm_jv line, void *ctx, vkm_err *err) {
+    const reader *r = ctx;
+    vkm_sft_data *d = r->out;
     if (grow(d, err)) return err->status;
     vkm_ids *ids = &d->ids[d->n];
     *ids = (vkm_ids){0};
@@ -138,16 +141,9 @@ fail:
 
 vkm_status vkm_sft_data_load(const char *path, const vkm_tokenizer *t, uint32_t eos,
                              uint32_t max_length, vkm_sft_data *out, vkm_err *err) {
-    const reader r = {t, eos, max_length};
-    vkm_jsonl *lines = NULL;
-    vkm_json *doc = NULL;
+    reader r = {t, eos, max_length, out};
     *out = (vkm_sft_data){.epoch = UINT64_MAX};
-    vkm_status st = vkm_jsonl_open(path, NULL, &lines, err);
-    while (!st && !(st = vkm_jsonl_next(lines, &doc, err)) && doc) {
-        st = add_row(out, &r, vkm_json_root(doc), err);
-        vkm_json_free(doc);
-    }
-    vkm_jsonl_free(lines);
+    vkm_status st = vkm_jsonl_each(path, NULL, add_row, &r, err);
     if (!st && !out->n) st = vkm_fail(err, VKM_FAILED, "%s: no rows", path);
     if (!st) out->order = vkm_calloc(out->n, sizeof *out->order, "the rows", err);
     if (err->status) vkm_sft_data_free(out);
