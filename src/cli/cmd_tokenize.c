@@ -32,17 +32,19 @@ static vkm_status parse_ids(const char *text, uint32_t n_ids, vkm_ids *out, vkm_
 
 /* --text: ids on one line, or the text that ids stand for. */
 static vkm_status one_text(tokenizing *z, const char *text, vkm_err *err) {
+    vkm_ids ids = {0};
     if (z->decode) {
-        if (parse_ids(text, vkm_tokenizer_n_ids(z->t), &z->ids, err)) return err->status;
-        vkm_tokenizer_decode(z->t, z->ids.id, z->ids.n, z->skip_special, &z->text);
-        if (!vkm_strbuf_check(&z->text, "the text", err))
-            fwrite(vkm_strbuf_str(&z->text), 1, z->text.n, stdout);
-        return err->status;
+        if (!parse_ids(text, vkm_tokenizer_n_ids(z->t), &ids, err)) {
+            vkm_tokenizer_decode(z->t, ids.id, ids.n, z->skip_special, &z->text);
+            if (!vkm_strbuf_check(&z->text, "the text", err))
+                fwrite(vkm_strbuf_str(&z->text), 1, z->text.n, stdout);
+        }
+    } else if (!vkm_tokenizer_encode(z->t, text, strlen(text), &ids, err)) {
+        for (size_t i = 0; i < ids.n; i++) printf("%s%u", i ? " " : "", ids.id[i]);
+        putchar('\n');
     }
-    if (vkm_tokenizer_encode(z->t, text, strlen(text), &z->ids, err)) return err->status;
-    for (size_t i = 0; i < z->ids.n; i++) printf("%s%u", i ? " " : "", z->ids.id[i]);
-    putchar('\n');
-    return VKM_OK;
+    free(ids.id);
+    return err->status;
 }
 
 /* {"ids"} of {"text"} or {"messages"}, these with the text that they are rendered to; {"text"} of
