@@ -155,13 +155,14 @@ static vkm_status read_sizes(vkm_jv root, vkm_model_config *c, vkm_err *err) {
         vkm_json_need need =
             arch->head_dim_may_miss && (is_head_dim || is_kv) ? VKM_JSON_OPT : VKM_JSON_REQ;
         if (vkm_json_get_i64(root, sizes[i].key, need, 1, sizes[i].max, &v, err)) break;
-        if (!v && is_kv) v = c->H;
-        if (!v && is_head_dim && c->C % c->H)
+        uint32_t heads = c->H ? c->H : 1; /* read before: the table's order */
+        if (!v && is_kv) v = heads;
+        if (!v && is_head_dim && c->C % heads)
             return vkm_json_fail(vkm_json_find(root, "hidden_size"), err,
                                  "%u is no multiple of num_attention_heads (%u), and head_dim is "
                                  "missing; add it",
                                  c->C, c->H);
-        if (!v) v = c->C / c->H;
+        if (!v) v = c->C / heads;
         *size_at(c, sizes[i].at) = (uint32_t)v;
     }
     if (err->status || !arch->window) return err->status;

@@ -155,14 +155,17 @@ static void add_scaled(vkm_operand a, vkm_operand b, tile t, uint32_t k, const r
                        uint64_t ld) {
     int any = 0;
     for (uint32_t i = 0; i < t.rows; i++) any |= f[i] != 0;
+    if (!any) {
+        for (uint32_t i = 0; i < t.rows; i++)
+            for (uint32_t j = 0; j < t.cols; j++) y[i * ld + j] = canon(y[i * ld + j]);
+        return;
+    }
     sums d;
-    if (any) product(a, b, t, k, d);
+    product(a, b, t, k, d);
     for (uint32_t i = 0; i < t.rows; i++) {
-        real *row = y + i * ld, g = f[i];
-        if (g == 0)
-            for (uint32_t j = 0; j < t.cols; j++) row[j] = canon(row[j]);
-        else
-            for (uint32_t j = 0; j < t.cols; j++) row[j] = canon(row[j] + canon(g * d[i][j]));
+        real *row = y + i * ld;
+        for (uint32_t j = 0; j < t.cols; j++)
+            row[j] = canon(row[j] + (f[i] == 0 ? 0 : canon(f[i] * d[i][j])));
     }
 }
 
