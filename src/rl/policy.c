@@ -129,20 +129,20 @@ static vkm_status upload_table(vkm_policy *p, vkm_tensor t, const vkm_example *x
 }
 
 /* The examples as sequences, with prompts that several share as sequences of their own before them.
- * Place i of `at` (n): example i's sequence; seqs and f have room for 2 n. */
-static uint32_t lay_out(const vkm_example *x, uint32_t n, int shares, vkm_seq *seqs,
-                        float (*f)[VKM_MAX_EXPERTS], uint32_t *at) {
+ * Place i of `at` (n): example i's sequence; seqs and f (.., e) have room for 2 n. */
+static uint32_t lay_out(const vkm_example *x, uint32_t n, int shares, vkm_seq *seqs, float *f,
+                        uint32_t e, uint32_t *at) {
     uint32_t n_seq = 0;
     for (uint32_t i = 0, k; i < n; i += k) {
         k = shares ? run_length(x, i, n) : 1;
         uint32_t prefix = 0;
         if (k > 1) {
-            memcpy(f[n_seq], x[i].f, sizeof f[0]);
+            memcpy(f + (uint64_t)n_seq * e, x[i].f, e * sizeof *f);
             seqs[n_seq++] = (vkm_seq){x[i].seq.tokens, x[i].seq.comp0, x[i].seq.comp0, 0};
             prefix = n_seq;
         }
         for (uint32_t j = i; j < i + k; j++) {
-            memcpy(f[n_seq], x[j].f, sizeof f[0]);
+            memcpy(f + (uint64_t)n_seq * e, x[j].f, e * sizeof *f);
             seqs[n_seq] = x[j].seq;
             seqs[n_seq].prefix = prefix;
             at[j] = n_seq++;
@@ -156,11 +156,10 @@ static vkm_status set_batch(vkm_policy *p, const vkm_example *x, uint32_t n, uin
                             vkm_err *err) {
     uint32_t e = p->adapter ? p->adapter->n_experts : 0;
     vkm_seq *seqs = vkm_calloc(2ull * n, sizeof *seqs, "a batch", err);
-    float(*f)[VKM_MAX_EXPERTS] = vkm_calloc(2ull * n, sizeof *f, "a batch", err);
+    float *f = vkm_calloc(2ull * n * VKM_MAX_EXPERTS, sizeof *f, "a batch", err);
     uint32_t *own = vkm_calloc(n, sizeof *own, "a batch", err);
     if (!seqs || !f || !own) goto done;
-    uint32_t n_seq = lay_out(x, n, at != NULL, seqs, f, at ? at : own);
-    VKM_BUG_ON(e && e != VKM_MAX_EXPERTS, "%u experts", e);
+    uint32_t n_seq = lay_out(x, n, at != NULL, seqs, f, e, at ? at : own);
     if (!vkm_work_set_batch(p->work, seqs, n_seq, err) && e)
         (void)!vkm_write(p->dev, vkm_view(p->work->f, 0, (uint64_t)n_seq * e), f, err);
 done:
