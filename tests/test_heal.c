@@ -161,9 +161,10 @@ static void relearning_begins_at_the_ablated_adapter(void **state) {
     for (uint64_t i = 0; i < n; i++) assert_true(now[i] == (hack[i] ? 0 : from[i]));
     assert_true(r->state.step == 0 && r->state.n_updates == 0);
     vkm_run_close(r);
-    static const char *const wrong[][3] = {{"seed", "42", "this one 42"},
-                                           {"lora_rank", "4", "lora_rank 2, this one 41 and 4"},
-                                           {"from_ablated", "nowhere", "from_ablated: nowhere: no such folder"}};
+    static const char *const wrong[][3] = {
+        {"seed", "42", "this one 42"},
+        {"lora_rank", "4", "lora_rank 2, this one 41 and 4"},
+        {"from_ablated", "nowhere", "from_ablated: nowhere: no such folder"}};
     for (size_t i = 0; i < VKM_COUNTOF(wrong); i++) {
         static vkm_config bad;
         bad = c;

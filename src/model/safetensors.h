@@ -66,8 +66,8 @@ vkm_status vkm_st_to_bf16(const vkm_st_tensor *t, uint64_t first, uint64_t n, ui
 vkm_status vkm_st_to_f32(const vkm_st_tensor *t, uint64_t first, uint64_t n, float *out,
                          vkm_err *err) VKM_MUST_CHECK;
 
-/* Elements [first, first + n) are not needed soon: their pages of the map leave memory, and come again
- * from the file if they are read. */
+/* Elements [first, first + n) are not needed soon: their pages of the map leave memory, and come
+ * again from the file if they are read. */
 void vkm_st_done(const vkm_st_tensor *t, uint64_t first, uint64_t n);
 
 /* ---- writing -----------------------------------------------------------------------------------

@@ -9,10 +9,10 @@
 
 typedef struct vkm_policy_limits {
     uint32_t max_prompt, max_new; /* max_new 0: nothing is generated */
-    uint32_t rollouts;   /* decoded at one time */
-    uint32_t prompts;    /* distinct ones of them, counting adapter states */
-    uint32_t ids;        /* rollout ids are below this */
-    uint32_t micro_rows; /* token rows of one forward and backward; at least one sequence */
+    uint32_t rollouts;            /* decoded at one time */
+    uint32_t prompts;             /* distinct ones of them, counting adapter states */
+    uint32_t ids;                 /* rollout ids are below this */
+    uint32_t micro_rows;      /* token rows of one forward and backward; at least one sequence */
     uint32_t n_experts, rank; /* n_experts 0: the bare model, rank 0 */
     int adam_v_per_tensor;
     int trains; /* 0: no memory for gradients, moments and the loss; only read and generate */
