@@ -32,11 +32,11 @@ static int vkmoe(const char *command, const char *arguments, const char *sweep) 
     return WIFEXITED(rc) ? WEXITSTATUS(rc) : 128 + WTERMSIG(rc);
 }
 
-/* `vkmoe table` of runs of the sweep "whole"; %s in the options is its folder. */
-static void table_of(const char *const *runs, size_t n, const char *options) {
+/* `vkmoe table` of runs of the sweep "whole", with an option and the file behind it. */
+static void table_of(const char *const *runs, size_t n, const char *option, const char *file) {
     char line[8192];
     size_t at = (size_t)snprintf(line, sizeof line, "'%s/vkmoe' table ", VKM_BINARY_DIR);
-    at += (size_t)snprintf(line + at, sizeof line - at, options, in_dir("whole"));
+    at += (size_t)snprintf(line + at, sizeof line - at, "%s %s", option, file);
     for (size_t i = 0; i < n; i++)
         at += (size_t)snprintf(line + at, sizeof line - at, " '%s/%s'", in_dir("whole"), runs[i]);
     FILE *f = popen(line, "r"); // NOLINT: the arguments are this file's
@@ -92,11 +92,11 @@ static void a_sweep_makes_the_table(void **state) {
     /* `vkmoe table` of the same folders is the same table */
     static const char *const runs[] = {"absorb-s1", "oracle_learning_rate=1e-3-s1", "absorb-s2",
                                        "oracle_learning_rate=1e-3-s2"};
-    table_of(runs, VKM_COUNTOF(runs), "--json");
+    table_of(runs, VKM_COUNTOF(runs), "--json", "");
     assert_string_equal(printed, json);
-    table_of(runs, VKM_COUNTOF(runs), "--markdown");
+    table_of(runs, VKM_COUNTOF(runs), "--markdown", "");
     assert_string_equal(printed, md);
-    table_of(runs, 3, "--recorded %s/sweep.json");
+    table_of(runs, 3, "--recorded", in_dir("whole/sweep.json"));
     shows("oracle:learning_rate=1e-3     1");
     shows("  recorded           2");
     free(json), free(md);
