@@ -57,6 +57,16 @@ vkm_status vkm_model_tensors(const vkm_model_config *c, vkm_model_tensor **out, 
     return VKM_OK;
 }
 
+vkm_status vkm_model_check_tokenizer(const char *model, const vkm_model_config *c,
+                                     const vkm_tokenizer *t, vkm_err *err) {
+    if (vkm_tokenizer_n_ids(t) <= c->V) return VKM_OK;
+    return vkm_fail(
+        err, VKM_FAILED,
+        "model '%s': tokenizer.json has ids up to %u, config.json has vocab_size %u; do "
+        "both come from one folder?",
+        model, vkm_tokenizer_n_ids(t) - 1, c->V);
+}
+
 /* A file that is not needed and not there is none in `to` either: another model's may lie there. */
 static vkm_status copy_file(const char *from, const char *to, const char *name, int needed,
                             vkm_err *err) {

@@ -3,6 +3,7 @@
 #define VKM_MODEL_FILES_H
 
 #include "model/model.h"
+#include "model/tokenizer.h"
 
 /* The place of a tensor in the model; the first are the Linears (vkm_linear_id). */
 typedef enum {
@@ -29,6 +30,10 @@ typedef struct vkm_model_tensor {
 /* The tensors in the order in which we write them. *out is freed with free(). */
 vkm_status vkm_model_tensors(const vkm_model_config *c, vkm_model_tensor **out, uint32_t *n,
                              vkm_err *err) VKM_MUST_CHECK;
+
+/* That the vocabulary has all of the tokenizer's ids; `model` is for the message. */
+vkm_status vkm_model_check_tokenizer(const char *model, const vkm_model_config *c,
+                                     const vkm_tokenizer *t, vkm_err *err) VKM_MUST_CHECK;
 
 /* Copies the tokenizer's files of a model folder; tokenizer.json must be there, the others may be
  * absent. */

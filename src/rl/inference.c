@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "model/model_files.h"
 
 vkm_status vkm_inference_open(const vkm_inference_options *o, vkm_inference *out, vkm_err *err) {
     const char *model = o->model;
@@ -22,12 +23,7 @@ vkm_status vkm_inference_open(const vkm_inference_options *o, vkm_inference *out
     if (vkm_path_join(out->model, "", model, err) || vkm_model_config_load(model, &out->hf, err) ||
         vkm_tokenizer_load(model, &out->tokenizer, err))
         return err->status;
-    if (vkm_tokenizer_n_ids(out->tokenizer) > out->hf.V)
-        return vkm_fail(err, VKM_FAILED,
-                        "model '%s': tokenizer.json has ids up to %u, config.json has vocab_size "
-                        "%u; do both come from one folder?",
-                        model, vkm_tokenizer_n_ids(out->tokenizer) - 1, out->hf.V);
-    return VKM_OK;
+    return vkm_model_check_tokenizer(model, &out->hf, out->tokenizer, err);
 }
 
 vkm_status vkm_inference_load(vkm_inference *x, vkm_dev *dev, const vkm_inference_limits *max,

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "model/model_files.h"
 
 const vkm_mode *vkm_run_mode(const vkm_run *r, const vkm_problem *problem) {
     VKM_BUG_ON(!problem, "a mode without a problem");
@@ -299,13 +300,9 @@ static vkm_status open_files(vkm_run *r, vkm_err *err) {
     uint32_t n_states;
     if (vkm_eval_states_read(c->eval_states, states, &n_states, err) || find_modes(r, err) ||
         (r->arm->inoculates && inoculate(r, err)) || vkm_model_config_load(c->model, &r->hf, err) ||
-        vkm_tokenizer_load(c->model, &r->tokenizer, err))
+        vkm_tokenizer_load(c->model, &r->tokenizer, err) ||
+        vkm_model_check_tokenizer(c->model, &r->hf, r->tokenizer, err))
         return err->status;
-    if (vkm_tokenizer_n_ids(r->tokenizer) > r->hf.V)
-        return vkm_fail(err, VKM_FAILED,
-                        "model '%s': tokenizer.json has ids up to %u, config.json has vocab_size "
-                        "%u; do both come from one folder?",
-                        c->model, vkm_tokenizer_n_ids(r->tokenizer) - 1, r->hf.V);
     if (load_problems(c->data, &r->problems, err)) return err->status;
     if (c->eval_data[0] && (load_problems(c->eval_data, &r->eval_file, err) ||
                             vkm_select_disjoint(r->problems, r->eval_file, err)))

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "model/model_files.h"
 #include "rl/checkpoint.h"
 #include "rl/interrupt.h"
 #include "rl/runlog.h"
@@ -46,12 +47,7 @@ static vkm_status load_data(vkm_sft *r, vkm_err *err) {
     if (vkm_model_config_load(r->c.model, &hf, err) || vkm_tokenizer_load(r->c.model, &t, err))
         return err->status;
     uint32_t end = (uint32_t)vkm_tokenizer_id(t, "<|im_end|>");
-    if (vkm_tokenizer_n_ids(t) > hf.V)
-        vkm_fail(err, VKM_FAILED,
-                 "model '%s': tokenizer.json has %u ids, the vocabulary is %u: they do not belong "
-                 "together",
-                 r->c.model, vkm_tokenizer_n_ids(t), hf.V);
-    else
+    if (!vkm_model_check_tokenizer(r->c.model, &hf, t, err))
         (void)!vkm_sft_data_load(r->c.data, t, hf.n_eos ? hf.eos[0] : end,
                                  (uint32_t)r->c.max_length, &r->data, err);
     vkm_tokenizer_free(t);
