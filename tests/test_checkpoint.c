@@ -1,6 +1,7 @@
 /* Checkpoints and the run's folder: whole or absent, damage is found, resuming cuts the logs. */
 #include "rl/checkpoint.h"
 #include "rl/runlog.h"
+#include "vk/dev.h"
 
 #include <fcntl.h>
 #include <math.h>
@@ -20,10 +21,10 @@ static char root[64];
 
 static float adapter[1000], moments[2][500];
 static uint64_t state[4];
-static const vkm_ckpt_array adapter_arrays[] = {{"layers.0.dA", VKM_ST_F32, 2, {10, 100}, adapter}};
-static const vkm_ckpt_array optimizer_arrays[] = {{"m", VKM_ST_F32, 1, {500}, moments[0]},
-                                                  {"v", VKM_ST_F32, 1, {500}, moments[1]}};
-static const vkm_ckpt_array state_arrays[] = {{"counters", VKM_ST_U64, 1, {4}, state}};
+static const vkm_ckpt_array adapter_arrays[] = {{"layers.0.dA", VKM_ST_F32, 2, {10, 100}, .data = adapter}};
+static const vkm_ckpt_array optimizer_arrays[] = {{"m", VKM_ST_F32, 1, {500}, .data = moments[0]},
+                                                  {"v", VKM_ST_F32, 1, {500}, .data = moments[1]}};
+static const vkm_ckpt_array state_arrays[] = {{"counters", VKM_ST_U64, 1, {4}, .data = state}};
 static const vkm_ckpt_file files[] = {
     {"adapter", adapter_arrays, 1}, {"optimizer", optimizer_arrays, 2}, {"state", state_arrays, 1}};
 #define N_FILES VKM_COUNTOF(files)
@@ -55,7 +56,7 @@ static int teardown(void **ignored) {
 static void save(uint32_t step) {
     vkm_err err = {0};
     fill((float)step);
-    if (vkm_ckpt_save(&config, step, files, N_FILES, &err)) fail_msg("%s", err.msg);
+    if (vkm_ckpt_save(&config, step, NULL, files, N_FILES, &err)) fail_msg("%s", err.msg);
 }
 
 static const char *in_checkpoint(uint32_t step, const char *name) {
@@ -83,11 +84,50 @@ static void what_is_saved_is_loaded(void **ignored) {
     strcpy(config.resume_from_checkpoint, "latest");
     assert_int_equal(vkm_ckpt_find(&config, path, &err), VKM_OK);
     fill(0);
-    if (vkm_ckpt_load(&config, path, files, N_FILES, &step, &err)) fail_msg("%s", err.msg);
+    if (vkm_ckpt_load(&config, path, NULL, files, N_FILES, &step, &err)) fail_msg("%s", err.msg);
     assert_int_equal(step, 12);
     assert_true(adapter[999] == 12 + 499.5f && moments[1][499] == 12 * 999.f);
     assert_true(state[3] == 12 + (3ull << 60));
     assert_int_equal(count(&err), 2);
+}
+
+/* Tensors of the device, the first larger than what goes through host memory at a time. */
+static void what_is_on_the_device_goes_piece_by_piece(void **ignored) {
+    (void)ignored;
+    enum { N = 2500000, M = 7 };
+    vkm_err err = {0};
+    vkm_dev *dev;
+    vkm_mem *mem;
+    vkm_tensor t[2];
+    uint32_t step;
+    if (vkm_dev_open(&(vkm_dev_options){.backend = VKM_CPU, .threads = 1}, &dev, &err))
+        fail_msg("%s", err.msg);
+    vkm_plan *plan = vkm_plan_new(dev);
+    vkm_plan_add(plan, &t[0], VKM_F32, N, "test");
+    vkm_plan_add(plan, &t[1], VKM_F32, M, "test");
+    if (vkm_plan_commit(plan, &mem, &err)) fail_msg("%s", err.msg);
+    float *x = malloc((N + M) * sizeof *x), *y = malloc((N + M) * sizeof *y);
+    assert_true(x && y);
+    for (int i = 0; i < N + M; i++) x[i] = (float)i * 0.25f;
+    const vkm_tensor *const parts[] = {&t[0], &t[1]};
+    const vkm_ckpt_array on_device[] = {
+        {"x", VKM_ST_F32, 1, {N + M}, .parts = parts, .n_parts = 2}};
+    const vkm_ckpt_array on_host[] = {{"x", VKM_ST_F32, 1, {N + M}, .data = y}};
+    const vkm_ckpt_file there = {"adapter", on_device, 1}, here = {"adapter", on_host, 1};
+    if (vkm_write(dev, t[0], x, &err) || vkm_write(dev, t[1], x + N, &err) ||
+        vkm_ckpt_save(&config, 4, dev, &there, 1, &err) || vkm_zero(dev, t[0], &err) ||
+        vkm_zero(dev, t[1], &err) ||
+        vkm_ckpt_load(&config, in_checkpoint(4, ""), NULL, &here, 1, &step, &err))
+        fail_msg("%s", err.msg);
+    assert_memory_equal(x, y, (N + M) * sizeof *x);
+    memset(y, 0, (N + M) * sizeof *y);
+    if (vkm_ckpt_load(&config, in_checkpoint(4, ""), dev, &there, 1, &step, &err) ||
+        vkm_read(dev, t[0], y, &err) || vkm_read(dev, t[1], y + N, &err))
+        fail_msg("%s", err.msg);
+    assert_memory_equal(x, y, (N + M) * sizeof *x);
+    free(x), free(y);
+    vkm_mem_free(mem);
+    vkm_dev_close(dev);
 }
 
 static void only_the_newest_are_kept(void **ignored) {
@@ -143,7 +183,7 @@ static void another_config_is_refused(void **ignored) {
     vkm_err err = {0};
     save(1);
     config.lora_rank = 8;
-    assert_int_equal(vkm_ckpt_load(&config, in_checkpoint(1, ""), files, N_FILES, NULL, &err),
+    assert_int_equal(vkm_ckpt_load(&config, in_checkpoint(1, ""), NULL, files, N_FILES, NULL, &err),
                      VKM_USAGE);
     assert_non_null(strstr(err.msg, "lora_rank was '32' and is now '8'"));
 }
@@ -151,14 +191,14 @@ static void another_config_is_refused(void **ignored) {
 static void other_shapes_are_refused(void **ignored) {
     (void)ignored;
     vkm_err err = {0};
-    const vkm_ckpt_array wide[] = {{"layers.0.dA", VKM_ST_F32, 2, {10, 99}, adapter}};
+    const vkm_ckpt_array wide[] = {{"layers.0.dA", VKM_ST_F32, 2, {10, 99}, .data = adapter}};
     const vkm_ckpt_file other[] = {{"adapter", wide, 1}};
     save(1);
-    assert_int_equal(vkm_ckpt_load(&config, in_checkpoint(1, ""), other, 1, NULL, &err),
+    assert_int_equal(vkm_ckpt_load(&config, in_checkpoint(1, ""), NULL, other, 1, NULL, &err),
                      VKM_FAILED);
     const vkm_ckpt_file fewer[] = {{"optimizer", optimizer_arrays, 1}};
     err = (vkm_err){0};
-    assert_int_equal(vkm_ckpt_load(&config, in_checkpoint(1, ""), fewer, 1, NULL, &err),
+    assert_int_equal(vkm_ckpt_load(&config, in_checkpoint(1, ""), NULL, fewer, 1, NULL, &err),
                      VKM_FAILED);
 }
 
@@ -174,7 +214,7 @@ static void a_full_disk_leaves_the_old_ones_whole(void **ignored) {
         small = old;
         small.rlim_cur = bytes;
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
-        vkm_status st = vkm_ckpt_save(&config, 2, files, N_FILES, &err);
+        vkm_status st = vkm_ckpt_save(&config, 2, NULL, files, N_FILES, &err);
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
         assert_int_equal(st, VKM_FAILED);
         assert_non_null(strstr(err.msg, "checkpoint of step 2 was not saved"));
@@ -220,7 +260,7 @@ static void a_save_cut_short_is_undone(void **ignored) {
     assert_int_equal(access(in_checkpoint(1, "../.old-step-x"), F_OK), 0);
     strcpy(config.resume_from_checkpoint, "latest");
     assert_int_equal(vkm_ckpt_find(&config, path, &err), VKM_OK);
-    assert_int_equal(vkm_ckpt_load(&config, path, files, N_FILES, &step, &err), VKM_OK);
+    assert_int_equal(vkm_ckpt_load(&config, path, NULL, files, N_FILES, &step, &err), VKM_OK);
     assert_int_equal(step, 2);
     assert_int_equal(rename(in_checkpoint(1, ""), old), 0); /* the new one is there: no use */
     if (vkm_ckpt_recover(config.output_dir, &err)) fail_msg("%s", err.msg);
@@ -310,6 +350,7 @@ static void config_json_is_a_config_file(void **ignored) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(what_is_saved_is_loaded),
+        TEST(what_is_on_the_device_goes_piece_by_piece),
         TEST(only_the_newest_are_kept),
         TEST(damage_is_found_and_passed_over),
         TEST(another_config_is_refused),

@@ -4,7 +4,7 @@
 usage: python tools/make_golden_archs.py [--check] [--large] [build/vkmoe]
     (needs: pip install torch==2.13.0 transformers safetensors)
 
-For each model two comparisons over rows of random tokens:
+For each model two comparisons over rows of random tokens (of a trained one: rows of its own text):
   rounded  a float64 forward of torch that rounds what enters a matrix product to bf16, where vkmoe does (docs/numerics.md,
            rules 2 and 6): the largest difference is at most 1e-2 of its row's range (sums in fp32 flip roundings), and the
            largest logit is the same wherever the reference's two largest are further apart than twice that difference.
@@ -13,10 +13,12 @@ For each model two comparisons over rows of random tokens:
 Without --check writes tests/golden/archs.json: rows, and the log-probabilities of the rounded reference and of transformers,
 for the small models. --large adds one of Qwen3-0.6B's widths with 4 layers (2 GB).
 """
+import gzip
 import json
 import math
 import pathlib
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,7 +31,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 OUT = ROOT / "tests" / "golden" / "archs.json"
 RANGE = 1e-2
 ROWS = [(5, 20), (1, 33), (40, 7), (3, 300)]  # tokens of prompt and completion
-# name, options of init-model, sharp, in the golden file
+# name, options of init-model or a folder of this project, sharp, in the golden file
 MODELS = [
     ("qwen3", "--preset tiny", False, True),
     ("qwen3-untied", "--preset tiny-untied --seed 2", False, True),
@@ -43,6 +45,7 @@ MODELS = [
     ("qwen3-sharp", "--preset mini --seed 4", True, False),
     ("qwen2-sharp", "--preset tiny-qwen2 --seed 4", True, False),
     ("llama3-sharp", "--preset tiny-llama --seed 4", True, False),
+    ("tiny-trained", "data/tiny/warm1", False, False),
 ]
 LARGE = ("qwen3-0.6b-4l", "--preset qwen3-0.6b-4l", False, False)
 
@@ -119,6 +122,31 @@ def sharpen(folder):
         w["model.norm.weight"] *= 1.5
 
 
+def build(vkmoe, source, sharp, folder):
+    """The model of a line of MODELS, written into a new folder."""
+    if source.startswith("--"):
+        subprocess.run([vkmoe, "init-model", *source.split(), "--output", folder], check=True, capture_output=True)
+    else:
+        shutil.copytree(ROOT / source, folder)
+    if sharp:
+        sharpen(folder)
+
+
+def rows_of(vkmoe, source, folder):
+    """Random tokens, or what the model was trained on: prompts that are cut somewhere in their row."""
+    rng = random.Random(1)
+    vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
+    if source.startswith("--"):
+        rows = [[rng.randrange(vocabulary) for _ in range(a + b)] for a, b in ROWS]
+        return [{"prompt_ids": r[:a], "completion_ids": r[a:]} for r, (a, _) in zip(rows, ROWS)]
+    with gzip.open(ROOT / "data/tiny/sft.jsonl.gz", "rt") as f:
+        texts = [json.loads(next(f)) for _ in range(20)]
+    out = subprocess.run([vkmoe, "tokenize", "--model", folder], input="".join(json.dumps(t) + "\n" for t in texts),
+                         check=True, capture_output=True, text=True).stdout
+    rows = [json.loads(line)["ids"] for line in out.splitlines()]
+    return [{"prompt_ids": r[:n], "completion_ids": r[n:]} for r in rows for n in [rng.randrange(1, len(r) // 2)]]
+
+
 def kl(p, q):
     p, q = torch.log_softmax(p.double(), -1), torch.log_softmax(q.double(), -1)
     return (p.exp() * (p - q)).sum(-1).mean().item()
@@ -129,20 +157,15 @@ def chosen(logits, row):
     return [round(logp[i, t].item(), 6) for i, t in enumerate(row["completion_ids"])]
 
 
-def compare(vkmoe, folder, name, options, sharp):
-    subprocess.run([vkmoe, "init-model", *options.split(), "--output", f"{folder}/m"], check=True, capture_output=True)
+def compare(vkmoe, folder, name, source, sharp):
     m = folder / "m"
-    if sharp:
-        sharpen(m)
-    vocabulary = json.loads((m / "config.json").read_text())["vocab_size"]
-    rng = random.Random(1)
-    rows = [{"prompt_ids": [rng.randrange(vocabulary) for _ in range(a)],
-             "completion_ids": [rng.randrange(vocabulary) for _ in range(b)]} for a, b in ROWS]
+    build(vkmoe, source, sharp, m)
+    rows = rows_of(vkmoe, source, m)
     (folder / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     subprocess.run([vkmoe, "score", "--backend", "cpu", "--model", m, "--data", folder / "rows.jsonl", "--logits",
                     folder / "logits.safetensors"], check=True, capture_output=True)
     ours = load_file(folder / "logits.safetensors")
-    rounded, golden = Rounded(m), {"name": name, "init": options, "rows": rows, "rounded": [], "transformers": []}
+    rounded, golden = Rounded(m), {"name": name, "init": source, "rows": rows, "rounded": [], "transformers": []}
     plain, half = (transformers.AutoModelForCausalLM.from_pretrained(m, dtype=t).eval()
                    for t in (torch.float32, torch.bfloat16))
     worst, divergence, same, sure = 0, [0, 0], 0, 0

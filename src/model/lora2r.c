@@ -162,7 +162,6 @@ vkm_status vkm_adapter_read(const vkm_adapter *a, vkm_adapter_state which, float
 
 vkm_status vkm_adapter_write(vkm_adapter *a, vkm_adapter_state which, const float *in,
                              vkm_err *err) {
-    vkm_stream *s = NULL;
     for (uint32_t i = 0; i < a->n_modules; i++) {
         for (int f = 0; f < 2; f++) {
             const vkm_tensor *t = vkm_module_tensor(&a->modules[i], which, f);
@@ -170,7 +169,11 @@ vkm_status vkm_adapter_write(vkm_adapter *a, vkm_adapter_state which, const floa
             in += t->n;
         }
     }
-    if (which != VKM_STATE_PARAM) return VKM_OK;
+    return which == VKM_STATE_PARAM ? vkm_adapter_follow(a, err) : VKM_OK;
+}
+
+vkm_status vkm_adapter_follow(vkm_adapter *a, vkm_err *err) {
+    vkm_stream *s = NULL;
     if (vkm_stream_new(a->dev, &s, err)) return err->status;
     vkm_adapter_refresh(s, a);
     (void)!vkm_stream_flush(s, err);

@@ -80,6 +80,8 @@ vkm_status vkm_adapter_read(const vkm_adapter *a, vkm_adapter_state which, float
 /* Writes; new parameters also refresh the operands. */
 vkm_status vkm_adapter_write(vkm_adapter *a, vkm_adapter_state which, const float *in,
                              vkm_err *err) VKM_MUST_CHECK;
+/* Brings the operands up to date with dA, dB that were written to the tensors themselves. */
+vkm_status vkm_adapter_follow(vkm_adapter *a, vkm_err *err) VKM_MUST_CHECK;
 /* Zeroes rank rows in a host parameter vector: where keep[m*E*R + row] == 0, row `row` of module m
  * goes from both dA and dB. */
 void vkm_adapter_mask_rows(const vkm_adapter *a, float *params, const unsigned char *keep);

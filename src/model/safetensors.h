@@ -78,7 +78,6 @@ typedef struct vkm_st_entry {
     vkm_st_dtype dtype;
     uint32_t n_dims;
     uint64_t shape[VKM_ST_DIMS];
-    const void *data; /* for vkm_st_save; the streaming writer ignores it */
 } vkm_st_entry;
 
 typedef struct vkm_st_meta {
@@ -98,9 +97,5 @@ vkm_status vkm_st_writer_add(vkm_st_writer *w, const void *data, uint64_t n_byte
                              vkm_err *err) VKM_MUST_CHECK;
 vkm_status vkm_st_writer_commit(vkm_st_writer *w, vkm_err *err) VKM_MUST_CHECK;
 void vkm_st_writer_abort(vkm_st_writer *w);
-
-/* All at once, from entries with data. */
-vkm_status vkm_st_save(const char *path, const vkm_st_entry *entries, size_t n,
-                       const vkm_st_meta *meta, size_t n_meta, vkm_err *err) VKM_MUST_CHECK;
 
 #endif

@@ -72,12 +72,3 @@ vkm_status vkm_st_writer_commit(vkm_st_writer *w, vkm_err *err) {
 void vkm_st_writer_abort(vkm_st_writer *w) {
     vkm_save_abort(&w->save);
 }
-
-vkm_status vkm_st_save(const char *path, const vkm_st_entry *entries, size_t n,
-                       const vkm_st_meta *meta, size_t n_meta, vkm_err *err) {
-    vkm_st_writer w;
-    vkm_status st = vkm_st_writer_begin(&w, path, entries, n, meta, n_meta, err);
-    for (size_t i = 0; i < n && !st; i++)
-        st = vkm_st_writer_add(&w, entries[i].data, entry_bytes(&entries[i]), err);
-    return st ? st : vkm_st_writer_commit(&w, err);
-}

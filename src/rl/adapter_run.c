@@ -42,11 +42,11 @@ static vkm_status read_factors(const vkm_adapter_run *r, const vkm_adapter *a, f
     for (uint32_t i = 0; arrays && names && i < n; i++) {
         uint64_t size = vkm_factor_size(a, i / 2, (int)(i % 2));
         vkm_factor_name(i / 2, (int)(i % 2), names[i]);
-        arrays[i] = (vkm_ckpt_array){names[i], VKM_ST_F32, 1, {size}, params};
+        arrays[i] = (vkm_ckpt_array){names[i], VKM_ST_F32, 1, {size}, .data = params};
         params += size;
     }
     const vkm_ckpt_file weights = {"weights", arrays, n};
-    if (arrays && names) (void)!vkm_ckpt_load(&r->c, r->checkpoint, &weights, 1, step, err);
+    if (arrays && names) (void)!vkm_ckpt_load(&r->c, r->checkpoint, NULL, &weights, 1, step, err);
     free(names), free(arrays);
     return err->status;
 }
@@ -59,9 +59,9 @@ vkm_status vkm_adapter_run_read(const vkm_adapter_run *r, const vkm_adapter *a, 
     for (uint32_t i = 0; i < 2 * a->n_modules; i++) n += vkm_factor_size(a, i / 2, (int)(i % 2));
     *params = vkm_calloc(n, sizeof **params, "the adapter", err);
     if (!*params || has_file(r->checkpoint, "adapter.safetensors", &trained, err)) goto done;
-    const vkm_ckpt_array delta = {"delta", VKM_ST_F32, 1, {n}, *params};
+    const vkm_ckpt_array delta = {"delta", VKM_ST_F32, 1, {n}, .data = *params};
     const vkm_ckpt_file adapter = {"adapter", &delta, 1};
-    (void)!(trained ? vkm_ckpt_load(&r->c, r->checkpoint, &adapter, 1, &step, err)
+    (void)!(trained ? vkm_ckpt_load(&r->c, r->checkpoint, NULL, &adapter, 1, &step, err)
                     : read_factors(r, a, *params, &step, err));
 done:
     if (err->status) {

@@ -16,6 +16,7 @@
 
 #define FORMAT    1
 #define MAX_FILES 16
+#define PIECE     (1u << 20) /* floats, or bytes, that are in host memory at a time */
 
 /* ---- folders --------------------------------------------------------------------------------- */
 
@@ -88,31 +89,72 @@ typedef struct sum {
 
 static vkm_status sum_file(const char *dir, const char *name, sum *out, vkm_err *err) {
     char path[VKM_PATH_MAX];
-    vkm_map m = {0};
-    if (vkm_path_join(path, dir, name, err) || vkm_map_open(&m, path, err)) return err->status;
+    vkm_hash_state h;
+    if (vkm_path_join(path, dir, name, err)) return err->status;
+    unsigned char *piece = vkm_calloc(PIECE, 1, "a checkpoint", err);
+    if (!piece) return err->status;
     snprintf(out->name, sizeof out->name, "%s", name);
-    out->bytes = m.n;
-    vkm_hash_hex(vkm_hash(m.data, m.n), out->hex);
-    vkm_map_close(&m);
-    return VKM_OK;
+    vkm_hash_begin(&h);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : 1;
+    while (got > 0 && (got = read(fd, piece, PIECE)) > 0) {
+        vkm_hash_add(&h, piece, (size_t)got);
+        out->bytes += (uint64_t)got;
+    }
+    if (got < 0) vkm_fail(err, VKM_FAILED, "%s: cannot be read: %s", path, strerror(errno));
+    if (fd >= 0) close(fd);
+    vkm_hash_hex(vkm_hash_now(&h), out->hex);
+    free(piece);
+    return err->status;
 }
 
-static vkm_status save_file(const char *dir, const vkm_ckpt_file *f, sum *out, vkm_err *err) {
-    char path[VKM_PATH_MAX], name[64];
+static vkm_status save_parts(vkm_dev *dev, const vkm_ckpt_array *a, float *piece, vkm_st_writer *w,
+                             vkm_err *err) {
+    for (size_t i = 0; i < a->n_parts; i++) {
+        const vkm_tensor t = *a->parts[i];
+        for (uint64_t at = 0, n; at < t.n && !err->status; at += n) {
+            n = t.n - at < PIECE ? t.n - at : PIECE;
+            if (!vkm_read(dev, vkm_view(t, at, n), piece, err))
+                (void)!vkm_st_writer_add(w, piece, n * sizeof *piece, err);
+        }
+    }
+    return err->status;
+}
+
+static uint64_t array_bytes(const vkm_ckpt_array *a) {
+    uint64_t n = vkm_st_dtype_bytes(a->dtype);
+    for (uint32_t i = 0; i < a->n_dims; i++) n *= a->shape[i];
+    return n;
+}
+
+static vkm_status save_arrays(const char *path, vkm_dev *dev, const vkm_ckpt_file *f,
+                              vkm_err *err) {
+    vkm_st_writer w = {.save.fd = -1};
     vkm_st_entry *entries = vkm_calloc(f->n, sizeof *entries, "a checkpoint's table", err);
-    if (!entries) return err->status;
-    for (size_t i = 0; i < f->n; i++) {
+    float *piece = vkm_calloc(PIECE, sizeof *piece, "a checkpoint", err);
+    for (size_t i = 0; entries && i < f->n; i++) {
         const vkm_ckpt_array *a = &f->arrays[i];
-        entries[i] = (vkm_st_entry){
-            .name = a->name, .dtype = a->dtype, .n_dims = a->n_dims, .data = a->data};
+        entries[i] = (vkm_st_entry){.name = a->name, .dtype = a->dtype, .n_dims = a->n_dims};
         memcpy(entries[i].shape, a->shape, sizeof a->shape);
     }
+    if (!err->status) (void)!vkm_st_writer_begin(&w, path, entries, f->n, NULL, 0, err);
+    for (size_t i = 0; i < f->n && !err->status; i++) {
+        const vkm_ckpt_array *a = &f->arrays[i];
+        (void)!(a->data ? vkm_st_writer_add(&w, a->data, array_bytes(a), err)
+                        : save_parts(dev, a, piece, &w, err));
+    }
+    if (!err->status) (void)!vkm_st_writer_commit(&w, err);
+    vkm_st_writer_abort(&w);
+    free(piece), free(entries);
+    return err->status;
+}
+
+static vkm_status save_file(const char *dir, vkm_dev *dev, const vkm_ckpt_file *f, sum *out,
+                            vkm_err *err) {
+    char path[VKM_PATH_MAX], name[64];
     snprintf(name, sizeof name, "%s.safetensors", f->name);
-    vkm_status st = vkm_path_join(path, dir, name, err);
-    if (!st) st = vkm_st_save(path, entries, f->n, NULL, 0, err);
-    if (!st) st = sum_file(dir, name, out, err);
-    free(entries);
-    return st;
+    if (vkm_path_join(path, dir, name, err) || save_arrays(path, dev, f, err)) return err->status;
+    return sum_file(dir, name, out, err);
 }
 
 static vkm_status save_manifest(const char *dir, const vkm_config *c, uint32_t step,
@@ -170,8 +212,8 @@ static vkm_status prune(const char *run, int64_t keep, vkm_err *err) {
     return err->status;
 }
 
-vkm_status vkm_ckpt_save(const vkm_config *c, uint32_t step, const vkm_ckpt_file *files, size_t n,
-                         vkm_err *err) {
+vkm_status vkm_ckpt_save(const vkm_config *c, uint32_t step, vkm_dev *dev,
+                         const vkm_ckpt_file *files, size_t n, vkm_err *err) {
     const char *run = c->output_dir;
     char tmp[VKM_PATH_MAX], path[VKM_PATH_MAX];
     sum sums[MAX_FILES] = {0};
@@ -179,7 +221,7 @@ vkm_status vkm_ckpt_save(const vkm_config *c, uint32_t step, const vkm_ckpt_file
     if (step_path(run, ".tmp-", step, tmp, err) || step_path(run, "", step, path, err) ||
         vkm_folder_remove(tmp, err) || vkm_dir_make(tmp, err))
         return err->status;
-    for (size_t i = 0; i < n && !err->status; i++) (void)save_file(tmp, &files[i], &sums[i], err);
+    for (size_t i = 0; i < n && !err->status; i++) (void)save_file(tmp, dev, &files[i], &sums[i], err);
     if (err->status || save_manifest(tmp, c, step, sums, n, err) || sync_folder(tmp, err) ||
         put_in_place(run, tmp, path, step, err)) {
         vkm_err ignored = {0};
@@ -287,7 +329,22 @@ vkm_status vkm_ckpt_find(const vkm_config *c, char path[VKM_PATH_MAX], vkm_err *
                     c->output_dir, n);
 }
 
-static vkm_status load_file(const char *dir, const vkm_ckpt_file *f, vkm_err *err) {
+static vkm_status load_array(vkm_dev *dev, const vkm_ckpt_array *a, const vkm_st_tensor *t,
+                             vkm_err *err) {
+    const uint8_t *from = t->data;
+    if (a->data) {
+        memcpy(a->data, from, t->n_bytes);
+        return VKM_OK;
+    }
+    for (size_t i = 0; i < a->n_parts; i++) {
+        if (vkm_write(dev, *a->parts[i], from, err)) return err->status;
+        vkm_st_done(t, (uint64_t)(from - (const uint8_t *)t->data) / sizeof(float), a->parts[i]->n);
+        from += a->parts[i]->n * sizeof(float);
+    }
+    return VKM_OK;
+}
+
+static vkm_status load_file(const char *dir, vkm_dev *dev, const vkm_ckpt_file *f, vkm_err *err) {
     char path[VKM_PATH_MAX], name[64];
     vkm_st *s = NULL;
     snprintf(name, sizeof name, "%s.safetensors", f->name);
@@ -296,7 +353,7 @@ static vkm_status load_file(const char *dir, const vkm_ckpt_file *f, vkm_err *er
         const vkm_ckpt_array *a = &f->arrays[i];
         const vkm_st_tensor *t;
         if (!vkm_st_get(s, a->name, a->dtype, a->n_dims, a->shape, &t, err))
-            memcpy(a->data, t->data, t->n_bytes);
+            (void)!load_array(dev, a, t, err);
     }
     if (!err->status && vkm_st_count(s) != f->n)
         vkm_fail(err, VKM_FAILED, "%s: holds %zu arrays, this run has %zu", path, vkm_st_count(s),
@@ -305,13 +362,13 @@ static vkm_status load_file(const char *dir, const vkm_ckpt_file *f, vkm_err *er
     return err->status;
 }
 
-vkm_status vkm_ckpt_load(const vkm_config *c, const char *path, const vkm_ckpt_file *files,
-                         size_t n, uint32_t *step, vkm_err *err) {
+vkm_status vkm_ckpt_load(const vkm_config *c, const char *path, vkm_dev *dev,
+                         const vkm_ckpt_file *files, size_t n, uint32_t *step, vkm_err *err) {
     vkm_config *saved = vkm_calloc(1, sizeof *saved, "a config", err);
     if (!saved) return err->status;
     vkm_status st = vkm_ckpt_verify(path, step, saved, err);
     if (!st && vkm_config_same_run(saved, c, err)) st = vkm_fail_in(err, "%s", path);
     free(saved);
-    for (size_t i = 0; i < n && !st; i++) st = load_file(path, &files[i], err);
+    for (size_t i = 0; i < n && !st; i++) st = load_file(path, dev, &files[i], err);
     return st;
 }

@@ -8,13 +8,18 @@
 
 #include "model/safetensors.h"
 #include "rl/config.h"
+#include "vk/dev.h"
 
+/* Read by save, filled by load: host memory, or (data is NULL) fp32 tensors of the device, one after
+ * another, which go through a piece of host memory whatever their size. */
 typedef struct vkm_ckpt_array {
     const char *name;
     vkm_st_dtype dtype;
     uint32_t n_dims;
     uint64_t shape[3];
-    void *data; /* host memory: read by save, filled by load */
+    void *data;
+    const vkm_tensor *const *parts;
+    size_t n_parts;
 } vkm_ckpt_array;
 
 typedef struct vkm_ckpt_file {
@@ -24,9 +29,10 @@ typedef struct vkm_ckpt_file {
 } vkm_ckpt_file;
 
 /* Saves step `step` of the run folder c->output_dir, then prunes to c->save_total_limit. On failure
- * (a full disk) nothing is left of it and the older checkpoints are untouched. */
-vkm_status vkm_ckpt_save(const vkm_config *c, uint32_t step, const vkm_ckpt_file *files, size_t n,
-                         vkm_err *err) VKM_MUST_CHECK;
+ * (a full disk) nothing is left of it and the older checkpoints are untouched. dev (here and in
+ * vkm_ckpt_load): the device of the arrays' parts; NULL where there are none. */
+vkm_status vkm_ckpt_save(const vkm_config *c, uint32_t step, vkm_dev *dev,
+                         const vkm_ckpt_file *files, size_t n, vkm_err *err) VKM_MUST_CHECK;
 
 /* Sizes and checksums of every file, and the manifest's step and config (either may be NULL). */
 vkm_status vkm_ckpt_verify(const char *path, uint32_t *step, vkm_config *saved,
@@ -43,8 +49,9 @@ vkm_status vkm_ckpt_find(const vkm_config *c, char path[VKM_PATH_MAX], vkm_err *
 
 /* Verifies, refuses a checkpoint of another config, and fills the arrays: the file must hold
  * exactly these names, shapes and dtypes. */
-vkm_status vkm_ckpt_load(const vkm_config *c, const char *path, const vkm_ckpt_file *files,
-                         size_t n, uint32_t *step, vkm_err *err) VKM_MUST_CHECK;
+vkm_status vkm_ckpt_load(const vkm_config *c, const char *path, vkm_dev *dev,
+                         const vkm_ckpt_file *files, size_t n, uint32_t *step,
+                         vkm_err *err) VKM_MUST_CHECK;
 
 /* Steps that have a checkpoint folder in the run folder, ascending; *steps is freed by the caller.
  */
