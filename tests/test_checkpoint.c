@@ -21,7 +21,8 @@ static char root[64];
 
 static float adapter[1000], moments[2][500];
 static uint64_t state[4];
-static const vkm_ckpt_array adapter_arrays[] = {{"layers.0.dA", VKM_ST_F32, 2, {10, 100}, .data = adapter}};
+static const vkm_ckpt_array adapter_arrays[] = {
+    {"layers.0.dA", VKM_ST_F32, 2, {10, 100}, .data = adapter}};
 static const vkm_ckpt_array optimizer_arrays[] = {{"m", VKM_ST_F32, 1, {500}, .data = moments[0]},
                                                   {"v", VKM_ST_F32, 1, {500}, .data = moments[1]}};
 static const vkm_ckpt_array state_arrays[] = {{"counters", VKM_ST_U64, 1, {4}, .data = state}};

@@ -90,7 +90,7 @@ static void refuses_malformed_headers(void **state) {
 static const float some[6] = {1.5f, -2.25f, 0x1p-51f, 3.0e-39f, -0.0f, 1.00390625f};
 static const uint16_t halves[4] = {0x3C00, 0xC000, 0x0001, 0x7BFF}; /* 1, -2, 2^-24, 65504 */
 static const vkm_st_entry entries[] = {
-    {"f", VKM_ST_F32, 2, {2, 3}}, {"h", VKM_ST_F16, 1, {4}}, {"scalar", VKM_ST_BF16, 0, {0}},
+    {"f", VKM_ST_F32, 2, {2, 3}},     {"h", VKM_ST_F16, 1, {4}}, {"scalar", VKM_ST_BF16, 0, {0}},
     {"empty", VKM_ST_F32, 2, {0, 7}}, {"n", VKM_ST_I64, 1, {1}},
 };
 static const struct {

@@ -221,7 +221,8 @@ vkm_status vkm_ckpt_save(const vkm_config *c, uint32_t step, vkm_dev *dev,
     if (step_path(run, ".tmp-", step, tmp, err) || step_path(run, "", step, path, err) ||
         vkm_folder_remove(tmp, err) || vkm_dir_make(tmp, err))
         return err->status;
-    for (size_t i = 0; i < n && !err->status; i++) (void)save_file(tmp, dev, &files[i], &sums[i], err);
+    for (size_t i = 0; i < n && !err->status; i++)
+        (void)save_file(tmp, dev, &files[i], &sums[i], err);
     if (err->status || save_manifest(tmp, c, step, sums, n, err) || sync_folder(tmp, err) ||
         put_in_place(run, tmp, path, step, err)) {
         vkm_err ignored = {0};

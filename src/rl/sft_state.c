@@ -35,8 +35,8 @@ static vkm_status snapshot_make(const vkm_sft *r, snapshot *s, vkm_err *err) {
         for (uint32_t i = 0; s->arrays[k] && i < t->n; i++) {
             const vkm_tensor **part = &s->parts[k * t->n + i];
             *part = tensor_of(&t->tensors[i], (int)k);
-            s->arrays[k][i] = (vkm_ckpt_array){
-                t->names[i], VKM_ST_F32, 1, {(*part)->n}, .parts = part, .n_parts = 1};
+            s->arrays[k][i] = (vkm_ckpt_array){t->names[i],  VKM_ST_F32,    1,
+                                               {(*part)->n}, .parts = part, .n_parts = 1};
         }
         s->files[k] = (vkm_ckpt_file){names[k], s->arrays[k], t->n};
     }

@@ -31,8 +31,8 @@ static vkm_ckpt_array of_adapter(const char *name, snapshot *s, const vkm_adapte
     const vkm_tensor **parts = s->parts[which] = vkm_calloc(n, sizeof *parts, "a checkpoint", err);
     for (uint32_t i = 0; parts && i < n; i++)
         parts[i] = vkm_module_tensor(&a->modules[i / 2], which, (int)(i % 2));
-    return (vkm_ckpt_array){
-        name, VKM_ST_F32, 1, {vkm_adapter_size(a, which)}, .parts = parts, .n_parts = n};
+    return (vkm_ckpt_array){name,           VKM_ST_F32,  1, {vkm_adapter_size(a, which)},
+                            .parts = parts, .n_parts = n};
 }
 
 static void snapshot_free(snapshot *s) {
@@ -58,7 +58,8 @@ static vkm_status snapshot_make(const vkm_run *r, snapshot *s, vkm_err *err) {
     if (err->status) return err->status;
     s->optimizer_arrays[2] = vector("router", s->router_adam, s->n_router_adam);
     s->router_arrays[0] = vector("router", s->router, s->n_router);
-    s->state_arrays[0] = (vkm_ckpt_array){"counters", VKM_ST_U32, 1, {N_COUNTERS}, .data = s->counters};
+    s->state_arrays[0] =
+        (vkm_ckpt_array){"counters", VKM_ST_U32, 1, {N_COUNTERS}, .data = s->counters};
     s->files[s->n_files++] = (vkm_ckpt_file){"adapter", s->adapter_arrays, 1};
     if (trains)
         s->files[s->n_files++] =
@@ -68,7 +69,8 @@ static vkm_status snapshot_make(const vkm_run *r, snapshot *s, vkm_err *err) {
     if (r->gate) { /* host memory: saved from where it is, restored in place */
         vkm_gate *g = r->gate;
         s->gate_arrays[0] = vector("direction", g->direction, g->P);
-        s->gate_arrays[1] = (vkm_ckpt_array){"rows", VKM_ST_F32, 2, {g->cap, g->P}, .data = g->rows};
+        s->gate_arrays[1] =
+            (vkm_ckpt_array){"rows", VKM_ST_F32, 2, {g->cap, g->P}, .data = g->rows};
         s->gate_arrays[2] = (vkm_ckpt_array){"steps", VKM_ST_U32, 1, {g->cap}, .data = g->steps};
         s->gate_arrays[3] = (vkm_ckpt_array){"n_seen", VKM_ST_U32, 1, {2}, .data = g->n_seen};
         s->files[s->n_files++] = (vkm_ckpt_file){"gate", s->gate_arrays, 4};
