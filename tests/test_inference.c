@@ -185,17 +185,23 @@ static void a_stream_is_the_whole_text(void **state) {
     size_t n = strlen(want);
     assert_int_equal(strlen(text), n + 1);
     assert_memory_equal(text, want, n);
-    /* its middle stops it before itself, at the fewest tokens that hold it */
-    char stop[16] = {0};
-    size_t at = n / 2;
+    /* its middle stops it before itself; a text that only begins like it, at the end too, does not
+     */
+    size_t at = n / 2, last = n - 1;
     while ((want[at] & 0x80) || want[at] == '\'') at++;
-    stop[0] = want[at];
-    const char *first = strchr(want, stop[0]);
-    works(vkmoe("generate --backend cpu --model '%s' --prompt abc --temperature 1 "
-                "--max_new_tokens 60 --seed 11 --stop '%s'",
-                in_dir("model"), stop));
-    assert_int_equal(strlen(out), (size_t)(first - want) + 1);
-    assert_memory_equal(out, want, (size_t)(first - want));
+    while ((want[last] & 0x80) || want[last] == '\'') last--;
+    const char one[] = {want[at], 0}, never[] = {want[last], 1, 2, 3, 0};
+    const struct {
+        const char *stop;
+        size_t n;
+    } cases[] = {{one, (size_t)(strchr(want, one[0]) - want)}, {never, n}};
+    for (size_t i = 0; i < VKM_COUNTOF(cases); i++) {
+        works(vkmoe("generate --backend cpu --model '%s' --prompt abc --temperature 1 "
+                    "--max_new_tokens 60 --seed 11 --stop '%s'",
+                    in_dir("model"), cases[i].stop));
+        assert_int_equal(strlen(out), cases[i].n + 1);
+        assert_memory_equal(out, want, cases[i].n);
+    }
     vkm_json_free(doc);
     free(text);
 }

@@ -33,7 +33,9 @@ typedef struct generation {
     answer *answers; /* (n_prompts * samples) */
     uint32_t n, n_done, n_printed;
     vkm_decoder shown; /* of the only completion, on a terminal */
+    vkm_strbuf text;   /* what came of it */
     uint32_t n_shown;  /* its tokens that were looked at */
+    size_t n_printed_bytes;
     vkm_progress bar;
 } generation;
 
@@ -176,14 +178,34 @@ static vkm_status print_answer(generation *g, uint32_t i, vkm_err *err) {
 
 /* ---- sampling -------------------------------------------------------------------------------- */
 
-/* Shows what has come of the only completion. With stop strings it is shown at its end. */
-static void show(generation *g, const uint32_t *tokens, uint32_t n) {
-    vkm_strbuf part = {0};
-    vkm_decoder_add(&g->shown, tokens + g->n_shown, n - g->n_shown, &part);
-    g->n_shown = n;
-    fwrite(vkm_strbuf_str(&part), 1, part.n, stdout);
+/* Bytes at the end of a text that a stop string may begin with. */
+static size_t may_stop(const generation *g, const char *text, size_t n) {
+    size_t most = 0;
+    for (size_t i = 0; i < g->n_stop; i++) {
+        size_t k = strlen(g->stop[i]) - 1;
+        if (k > n) k = n;
+        while (k > most && memcmp(text + n - k, g->stop[i], k) != 0) k--;
+        if (k > most) most = k;
+    }
+    return most;
+}
+
+/* Shows what has come of the only completion, but not what may be part of a stop string. */
+static void show(generation *g, const uint32_t *tokens, uint32_t n, bool ended) {
+    if (n > g->n_shown) { /* an end may come before what was looked at */
+        vkm_decoder_add(&g->shown, tokens + g->n_shown, n - g->n_shown, &g->text);
+        g->n_shown = n;
+    }
+    if (ended) vkm_decoder_end(&g->shown, &g->text);
+    const char *text = vkm_strbuf_str(&g->text);
+    size_t to = stop_at(g, text, g->text.n);
+    if (to == g->text.n && !ended) to -= may_stop(g, text, to);
+    if (to > g->n_printed_bytes) {
+        fwrite(text + g->n_printed_bytes, 1, to - g->n_printed_bytes, stdout);
+        g->n_printed_bytes = to;
+    }
+    if (ended) putchar('\n');
     fflush(stdout);
-    vkm_strbuf_free(&part);
 }
 
 /* The fewest tokens whose text has a stop string, or UINT32_MAX. */
@@ -203,13 +225,10 @@ static uint32_t find_stop(const generation *g, const uint32_t *tokens, uint32_t 
 
 static uint32_t look(void *user, uint32_t row, const uint32_t *tokens, uint32_t n) {
     generation *g = user;
-    if (g->n_stop) {
-        uint32_t cut = find_stop(g, tokens, n);
-        if (cut != UINT32_MAX) g->answers[row].stopped = true;
-        return cut;
-    }
-    if (streams(g)) show(g, tokens, n);
-    return UINT32_MAX;
+    uint32_t cut = g->n_stop ? find_stop(g, tokens, n) : UINT32_MAX;
+    if (cut != UINT32_MAX) g->answers[row].stopped = true;
+    if (streams(g)) show(g, tokens, n, false);
+    return cut;
 }
 
 static vkm_status finished(void *user, uint32_t row, const uint32_t *tokens, const float *logp,
@@ -225,14 +244,11 @@ static vkm_status finished(void *user, uint32_t row, const uint32_t *tokens, con
     a->done = true;
     for (uint32_t i = 0; i < g->x.hf.n_eos && n; i++) a->stopped |= tokens[n - 1] == g->x.hf.eos[i];
     g->n_done++;
-    if (streams(g) && !g->n_stop) {
-        vkm_strbuf rest = {0};
-        vkm_decoder_end(&g->shown, &rest);
-        puts(vkm_strbuf_str(&rest));
-        vkm_strbuf_free(&rest);
-        return VKM_OK;
+    if (streams(g)) {
+        show(g, tokens, n, true);
+        return vkm_strbuf_check(&g->text, "a completion", err);
     }
-    if (!streams(g)) vkm_progress_at(&g->bar, g->n_done, "completions");
+    vkm_progress_at(&g->bar, g->n_done, "completions");
     while (g->n_printed < g->n && g->answers[g->n_printed].done)
         if (print_answer(g, g->n_printed++, err)) return err->status;
     return VKM_OK;
@@ -288,6 +304,7 @@ static void generation_free(generation *g) {
     for (uint32_t i = 0; g->answers && i < g->n; i++)
         free(g->answers[i].ids.id), free(g->answers[i].logp);
     free(g->prompts), free(g->answers);
+    vkm_strbuf_free(&g->text);
     vkm_inference_close(&g->x);
 }
 
