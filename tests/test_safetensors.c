@@ -154,6 +154,16 @@ static void reads_what_it_wrote(void **state) {
     vkm_st_close(s);
 }
 
+static void a_file_may_hold_nothing(void **state) {
+    (void)state;
+    vkm_err err = {0};
+    vkm_st *s;
+    assert_int_equal(vkm_st_open(put_st("none.safetensors", "{}", 0), &s, &err), VKM_OK);
+    assert_int_equal(vkm_st_count(s), 0);
+    assert_null(vkm_st_find(s, "a"));
+    vkm_st_close(s);
+}
+
 static void refuses_every_truncation(void **state) {
     (void)state;
     vkm_err err = {0};
@@ -284,6 +294,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(refuses_malformed_headers),
         cmocka_unit_test(reads_what_it_wrote),
+        cmocka_unit_test(a_file_may_hold_nothing),
         cmocka_unit_test(refuses_every_truncation),
         cmocka_unit_test(refuses_nan_and_inf),
         cmocka_unit_test(reads_sharded_folders),

@@ -219,7 +219,9 @@ static vkm_status read_shard(vkm_st *s, shard *f, vkm_err *err) {
         t.data = data + begin;
         s->tensors[s->n++] = t;
     }
-    return st ? st : check_cover(f, s->tensors + first, s->n - first, data, data_bytes, err);
+    if (st) return st;
+    vkm_st_tensor *own = s->n > first ? s->tensors + first : NULL;
+    return check_cover(f, own, s->n - first, data, data_bytes, err);
 }
 
 /* ---- names -------------------------------------------------------------------------------------

@@ -12,11 +12,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     static char folder[64], path[128];
     vkm_err err = {0};
     if (!folder[0]) {
-        const float x[2] = {1, 2};
-        const vkm_st_entry e[] = {{"x", VKM_ST_F32, 1, {2}, x}, {"y", VKM_ST_F32, 1, {1}, x}};
+        const float x[3] = {1, 2, 3};
+        const vkm_st_entry e[] = {{"x", VKM_ST_F32, 1, {2}}, {"y", VKM_ST_F32, 1, {1}}};
+        vkm_st_writer w;
         snprintf(folder, sizeof folder, "/dev/shm/vkmoe-fuzz-%d", (int)getpid());
         snprintf(path, sizeof path, "%s/a.safetensors", folder);
-        if (vkm_dir_make(folder, &err) || vkm_st_save(path, e, 2, NULL, 0, &err)) abort();
+        if (vkm_dir_make(folder, &err) || vkm_st_writer_begin(&w, path, e, 2, NULL, 0, &err) ||
+            vkm_st_writer_add(&w, x, sizeof x, &err) || vkm_st_writer_commit(&w, &err))
+            abort();
         snprintf(path, sizeof path, "%s/model.safetensors.index.json", folder);
     }
     FILE *f = fopen(path, "wb");
