@@ -4,6 +4,7 @@
 
 #include "cli/bench.h"
 #include "ops/kernels.h"
+#include "ops/lmhead.h"
 
 enum { MAX_TENSORS = 12 };
 
@@ -254,6 +255,54 @@ static vkm_status run_attn_decode(vkm_bench *b, const vkm_bench_row *row, vkm_be
     return kit_time(&k, b, record_attn_decode, 4.0 * rows * keys * q, out, err);
 }
 
+/* ---- output head: size = rows, vocabulary -------------------------------------------------------
+ */
+
+static void record_lse_block(vkm_stream *s, const void *arg) {
+    const kit *k = arg;
+    VKM_OP(s, lse_block, .logits = k->t[0], .mb = k->t[1], .lb = k->t[2], .sb = k->t[3],
+           .n_rows = k->size[0], .n_vocab = k->size[1]);
+}
+
+/* Every row draws its first token of many, over and over. */
+static void record_sample(vkm_stream *s, const void *arg) {
+    const kit *k = arg;
+    VKM_OP(s, sample, .logits = k->t[0], .mb = k->t[1], .lb = k->t[2], .params = k->t[4],
+           .eos = k->t[5], .state = k->t[6], .tokens = k->t[7], .logp = k->t[8],
+           .n_rows = k->size[0], .n_vocab = k->size[1], .max_new = 1u << 20);
+}
+
+static vkm_status run_head(vkm_bench *b, const vkm_bench_row *row, vkm_bench_result *out,
+                           void (*record)(vkm_stream *s, const void *arg), vkm_err *err) {
+    kit k = kit_begin(b, row);
+    uint64_t n = k.size[0], logits = n * k.size[1], nb = vkm_n_blocks(k.size[1]);
+    uint32_t words[VKM_SAMPLE_WORDS];
+    vkm_sampling plain = {.temperature = 1, .top_p = 1};
+    kit_add(&k, VKM_F32, logits, 1);
+    for (int i = 0; i < 3; i++) kit_add(&k, VKM_F32, n * nb, 1);
+    uint32_t params = kit_add(&k, VKM_U32, VKM_SAMPLE_WORDS, 0);
+    kit_add(&k, VKM_U32, 1, 0);
+    kit_add(&k, VKM_U32, n * VKM_ROW_WORDS, 0);
+    kit_add(&k, VKM_U32, 1u << 20, 0);
+    kit_add(&k, VKM_F32, 1u << 20, 0);
+    if (vkm_sampling_words(&plain, 1, 0, 0, words, err) || kit_commit(&k, b, err) ||
+        vkm_write(b->dev, k.t[params], words, err)) {
+        kit_free(&k);
+        return err->status;
+    }
+    return kit_time(&k, b, record, 0, out, err);
+}
+
+static vkm_status run_lse_block(vkm_bench *b, const vkm_bench_row *row, vkm_bench_result *out,
+                                vkm_err *err) {
+    return run_head(b, row, out, record_lse_block, err);
+}
+
+static vkm_status run_sample(vkm_bench *b, const vkm_bench_row *row, vkm_bench_result *out,
+                             vkm_err *err) {
+    return run_head(b, row, out, record_sample, err);
+}
+
 static const vkm_bench_row rows[] = {
     {"gemm/1024", "1024 x 1024 x 1024", run_gemm, {1024, 1024, 1024}},
     {"gemm/down", "adapter A: 1024 x 128 x 1024", run_gemm, {1024, 128, 1024}},
@@ -266,6 +315,8 @@ static const vkm_bench_row rows[] = {
     {"attn_fwd", "512 tokens, 16 heads over 8, 128", run_attn_fwd, {512, 16, 8, 128}},
     {"attn_bwd_dq", "512 tokens, 16 heads over 8, 128", run_attn_bwd_dq, {512, 16, 8, 128}},
     {"attn_bwd_dkv", "512 tokens, 16 heads over 8, 128", run_attn_bwd_dkv, {512, 16, 8, 128}},
+    {"lse_block", "32 rows of 151936 logits", run_lse_block, {32, 151936}},
+    {"sample", "32 rows of 151936 logits", run_sample, {32, 151936}},
     {"attn_decode", "16 rows, 512 keys, 16 over 8, 128", run_attn_decode, {512, 16, 8, 128, 16}},
 };
 

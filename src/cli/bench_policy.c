@@ -1,8 +1,10 @@
-/* Bench rows of the whole policy on tiny random models: decoding and training, in tokens a second.
+/* Bench rows of the whole policy on random models (of the preset that the row's name ends in):
+ * decoding and training, in tokens a second.
  * Operations: 2 a weight and token for a forward pass, 6 for a training step (forward, the forward
  * recomputed, and the gradient with respect to x; the weights are frozen). Bytes: the weights once
  * a decoded token for all rows together. */
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -44,7 +46,8 @@ static vkm_status setup_make(vkm_bench *b, const vkm_bench_row *row, setup *s, v
                              .seed = 1};
     s->prompt = vkm_calloc(prompt, sizeof *s->prompt, "a bench row", err);
     s->sequence = vkm_calloc(len, sizeof *s->sequence, "a bench row", err);
-    if (!s->prompt || !s->sequence || vkm_model_preset_find("tiny", &preset, err))
+    if (!s->prompt || !s->sequence ||
+        vkm_model_preset_find(strchr(row->name, '/') + 1, &preset, err))
         return err->status;
     if (!mkdtemp(folder)) return vkm_fail(err, VKM_FAILED, "%s: cannot be made", folder);
     vkm_init_options o = {.config = preset->config, .output = folder, .seed = 1, .force = true};
@@ -124,5 +127,7 @@ done:
 static const vkm_bench_row rows[] = {
     {"decode/tiny", "16 rows, 64 + 64 tokens", decode, {64, 64, 16}},
     {"train/tiny", "16 rows in groups of 4, 64 + 64 tokens", train, {64, 64, 16}},
+    {"decode/qwen3-0.6b-4l", "32 rows, 64 + 32 tokens", decode, {64, 32, 32}},
+    {"train/qwen3-0.6b-4l", "8 rows in groups of 4, 64 + 64 tokens", train, {64, 64, 8}},
 };
 const vkm_bench_group vkm_bench_policy = {rows, VKM_COUNTOF(rows)};

@@ -65,27 +65,60 @@ void vkm_op_decode_begin(vkm_stream *s, const vkm_args_decode_begin *a) {
 }
 #endif
 
+/* The largest of x (n), as a walk that takes whatever is larger finds it: lanes begin at x[0]. */
+static inline real largest(const real *x, uint32_t n) {
+    enum { LANES = 16 };
+    real m[LANES];
+    uint32_t j = 0;
+    for (uint32_t k = 0; k < LANES; k++) m[k] = x[0];
+    for (; j + LANES <= n; j += LANES)
+        for (uint32_t k = 0; k < LANES; k++) m[k] = x[j + k] > m[k] ? x[j + k] : m[k];
+    for (; j < n; j++) m[0] = x[j] > m[0] ? x[j] : m[0];
+    for (uint32_t k = 1; k < LANES; k++) m[0] = m[k] > m[0] ? m[k] : m[0];
+    return m[0];
+}
+
+/* A block's sums are sequential, so SIDE blocks go side by side: one lane each. */
 VKM_REF(lse_block) {
+    enum { SIDE = 16, STEP = 64 };
     const real *x = ref_f32(a->logits); // (n,V)
     uint32_t nb = vkm_n_blocks(a->n_vocab);
-    FOR_PART(i, (uint64_t)a->n_rows * nb) {
-        uint32_t j0 = (uint32_t)(i % nb) * VKM_VOCAB_BLOCK;
-        uint32_t n = a->n_vocab - j0 < VKM_VOCAB_BLOCK ? a->n_vocab - j0 : VKM_VOCAB_BLOCK;
-        const real *row = x + i / nb * a->n_vocab + j0;
-        real m = row[0], e[VKM_VOCAB_BLOCK], ed[VKM_VOCAB_BLOCK], l = 0, s = 0;
-        for (uint32_t j = 1; j < n; j++) m = row[j] > m ? row[j] : m;
-        for (uint32_t j = 0; j < n; j++) {
-            real d = subc(row[j], m);
-            e[j] = vkm_exp(d);
-            ed[j] = e[j] == 0 ? 0 : mulc(e[j], d); /* d may be -Inf there */
+    uint64_t n_blocks = (uint64_t)a->n_rows * nb;
+    FOR_PART(g, (n_blocks + SIDE - 1) / SIDE) {
+        const real *row[SIDE] = {NULL};
+        uint32_t n[SIDE] = {0};
+        real m[SIDE] = {0}, l[SIDE] = {0}, s[SIDE] = {0};
+        uint32_t side = n_blocks - g * SIDE < SIDE ? (uint32_t)(n_blocks - g * SIDE) : SIDE;
+        for (uint32_t k = 0; k < side; k++) {
+            uint64_t i = g * SIDE + k;
+            uint32_t j0 = (uint32_t)(i % nb) * VKM_VOCAB_BLOCK;
+            n[k] = a->n_vocab - j0 < VKM_VOCAB_BLOCK ? a->n_vocab - j0 : VKM_VOCAB_BLOCK;
+            row[k] = x + i / nb * a->n_vocab + j0;
+            m[k] = largest(row[k], n[k]);
         }
-        for (uint32_t j = 0; j < n; j++) {
-            l = l + e[j];
-            s = s + ed[j];
+        for (uint32_t j0 = 0; j0 < VKM_VOCAB_BLOCK; j0 += STEP) {
+            real e[STEP][SIDE], ed[STEP][SIDE];
+            for (uint32_t k = 0; k < SIDE; k++) {
+                uint32_t most = n[k] < j0 ? 0 : n[k] - j0 < STEP ? n[k] - j0 : STEP;
+                real t[STEP] = {0}, td[STEP] = {0};
+                for (uint32_t j = 0; j < most; j++) {
+                    real d = subc(row[k][j0 + j], m[k]);
+                    t[j] = vkm_exp(d);
+                    td[j] = t[j] == 0 ? 0 : mulc(t[j], d); /* d may be -Inf there */
+                }
+                for (uint32_t j = 0; j < STEP; j++) e[j][k] = t[j], ed[j][k] = td[j];
+            }
+            for (uint32_t j = 0; j < STEP; j++)
+                for (uint32_t k = 0; k < SIDE; k++) {
+                    l[k] = l[k] + e[j][k];
+                    s[k] = s[k] + ed[j][k];
+                }
         }
-        ref_f32(a->mb)[i] = canon(m);
-        ref_f32(a->lb)[i] = canon(l);
-        ref_f32(a->sb)[i] = canon(s);
+        for (uint32_t k = 0; k < side; k++) {
+            ref_f32(a->mb)[g * SIDE + k] = canon(m[k]);
+            ref_f32(a->lb)[g * SIDE + k] = canon(l[k]);
+            ref_f32(a->sb)[g * SIDE + k] = canon(s[k]);
+        }
     }
 }
 

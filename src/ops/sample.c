@@ -122,30 +122,39 @@ static uint64_t scale(uint32_t fraction, uint64_t x) {
     return (x >> 32) * fraction + (((x & 0xffffffffu) * fraction) >> 32);
 }
 
-static uint32_t draw_token(const row_view *v, const uint32_t *params, uint32_t u) {
+/* What the tokens [from, to) of a set weigh that weigh at least `least` each. */
+static inline uint64_t weight_kept(const row_view *v, kept_set s, uint32_t least, uint32_t from,
+                                   uint32_t to) {
+    uint64_t sum = 0;
+    for (uint32_t i = from; i < to; i++) {
+        uint32_t kept = (v->key[i] > s.at) | ((v->key[i] == s.at) & (i < s.below));
+        sum += v->weight[i] & (0u - (kept & (v->weight[i] >= least)));
+    }
+    return sum;
+}
+
+static inline uint32_t draw_token(const row_view *v, const uint32_t *params, uint32_t u) {
+    enum { STRIDE = 1024 };
     kept_set s = {0, v->n};
     if (params[TOP_K] && params[TOP_K] < v->n) shrink(v, &s, params[TOP_K], 0);
     if (params[TOP_P]) {
-        uint64_t all = 0;
-        for (uint32_t i = 0; i < v->n; i++)
-            if (contains(v, s, i)) all += v->weight[i];
+        uint64_t all = weight_kept(v, s, 0, 0, v->n);
         uint64_t goal = scale(params[TOP_P], all);
         goal += (uint32_t)((all & 0xffffffffu) * params[TOP_P]) != 0; /* rounds up */
         shrink(v, &s, goal, 1);
     }
-    uint64_t total = 0, before = 0;
-    uint32_t token = 0;
-    for (int pass = 0; pass < 2; pass++) {
-        uint64_t target = scale(u, total);
-        for (uint32_t i = 0; i < v->n; i++) {
-            if (v->weight[i] < params[MIN_WEIGHT] || !contains(v, s, i)) continue;
-            if (pass == 0) {
-                total += v->weight[i];
-                continue;
-            }
-            token = i;
-            before += v->weight[i];
-            if (before > target) break;
+    uint32_t least = params[MIN_WEIGHT], token = 0;
+    uint64_t left = scale(u, weight_kept(v, s, least, 0, v->n)); /* the first token beyond it */
+    for (uint32_t from = 0, step = STRIDE; from < v->n;) {
+        uint32_t to = v->n - from < step ? v->n : from + step;
+        uint64_t here = weight_kept(v, s, least, from, to);
+        if (here > left) {
+            token = from;
+            if (step == 1) break;
+            step = 1;
+        } else {
+            left -= here;
+            from = to;
         }
     }
     return token;
