@@ -68,7 +68,8 @@ VKM_REF(f32_to_bf16) {
 
 /* One panel, in blocks of 8 words of K: rounding runs along a row of x, stores along a row of
  * words. */
-static void pack_panel(const real *x, uint32_t ldx, uint32_t rows, uint32_t n_cols, bf16 *panel) {
+VKM_IN_REF void pack_panel(const real *x, uint32_t ldx, uint32_t rows, uint32_t n_cols,
+                           bf16 *panel) {
     enum { BLOCK = 16 };
     uint32_t kp = vkm_op_kp(n_cols);
     for (uint32_t k0 = 0; k0 < kp; k0 += BLOCK) {

@@ -151,8 +151,8 @@ VKM_REF(gemm) {
 
 /* y = canon(y + canon(f d)) for the rows of a tile with factors f; d is made only where one is not
  * 0. ld: of y. */
-static void add_scaled(vkm_operand a, vkm_operand b, tile t, uint32_t k, const real *f, real *y,
-                       uint64_t ld) {
+VKM_IN_REF void add_scaled(vkm_operand a, vkm_operand b, tile t, uint32_t k, const real *f, real *y,
+                           uint64_t ld) {
     int any = 0;
     for (uint32_t i = 0; i < t.rows; i++) any |= f[i] != 0;
     if (!any) {
@@ -170,7 +170,7 @@ static void add_scaled(vkm_operand a, vkm_operand b, tile t, uint32_t k, const r
 }
 
 /* y = x W^T + the experts' terms for one tile; the part that linear and linear_bf16 share. */
-static void linear_tile(const vkm_args_linear *a, tile t, sums y) {
+VKM_IN_REF void linear_tile(const vkm_args_linear *a, tile t, sums y) {
     uint32_t k2 = a->n_experts * a->kper;
     product((vkm_operand){ref_bf16(a->a), a->k}, (vkm_operand){ref_bf16(a->b), a->k}, t, a->k, y);
     const uint32_t *row_seq = ref_u32(a->row_seq);

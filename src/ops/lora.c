@@ -144,8 +144,9 @@ static void sources(uint32_t kp, uint32_t n_experts, uint32_t rank, source *out)
 
 /* Two neighbouring rows t of the stack's sum as columns of an operand (E r, T): its words lie side
  * by side, 16 ranks at a time. Rows that are no token's are zero. */
-static void store_sums(const vkm_tensor t, const uint32_t *row_seq, uint32_t row, uint32_t n_rows,
-                       uint32_t n_experts, uint32_t rank, uint32_t tp, bf16 *y) {
+VKM_IN_REF void store_sums(const vkm_tensor t, const uint32_t *row_seq, uint32_t row,
+                           uint32_t n_rows, uint32_t n_experts, uint32_t rank, uint32_t tp,
+                           bf16 *y) {
     uint32_t er = n_experts * rank;
     for (uint32_t r = row; r < row + 2; r++) {
         int valid = r < n_rows && row_seq[r] != PADDING;

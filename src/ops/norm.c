@@ -124,7 +124,7 @@ static inline real tree_of(real acc[64], uint32_t n) {
 }
 
 /* 1 / rms of x[n]. */
-static inline __attribute__((always_inline)) real rstd_of(const real *x, uint32_t n, float eps) {
+VKM_IN_REF real rstd_of(const real *x, uint32_t n, float eps) {
     real acc[64] = {0};
     for (uint32_t i = 0; i < n; i += 64)
         for (uint32_t l = 0, m = n - i < 64 ? n - i : 64; l < m; l++)

@@ -61,7 +61,7 @@ void vkm_op_accumulate(vkm_stream *s, const vkm_args_accumulate *a) {
 #endif
 
 /* Adds x (or x^2) of one block to the 64 lanes. */
-static real sum_block(const real *x, uint64_t n, int squared) {
+VKM_IN_REF real sum_block(const real *x, uint64_t n, int squared) {
     real acc[64] = {0};
     for (uint64_t i = 0; i < n; i += 64) {
         uint32_t m = n - i < 64 ? (uint32_t)(n - i) : 64;

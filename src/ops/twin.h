@@ -92,6 +92,10 @@ static inline real madd(real x, real y, real acc) {
 }
 #endif
 
+/* A helper of references that has loops of its own: in the caller it takes the caller's instruction
+ * set; by itself it would be compiled for the least. */
+#define VKM_IN_REF static inline __attribute__((always_inline))
+
 /* The halving tree of the lane-64 reduction (shaders/reduce.glsl); acc is used up. */
 static inline real vkm_rule5_tree(real acc[64]) {
     for (int half = 32; half > 0; half /= 2)
