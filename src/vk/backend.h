@@ -45,7 +45,7 @@ typedef struct vkm_backend {
 typedef struct vkm_kernel_time {
     const vkm_kernel *kernel;
     uint64_t calls;
-    double seconds, work;
+    double seconds, bytes;
 } vkm_kernel_time;
 
 struct vkm_dev {
@@ -67,9 +67,12 @@ vkm_status vkm_cpu_open(vkm_dev *dev, vkm_err *err) VKM_MUST_CHECK;
 vkm_status vkm_vulkan_open(vkm_dev *dev, vkm_err *err) VKM_MUST_CHECK;
 /* Bytes of host memory that can be taken without swapping; 0 if the system does not say. */
 uint64_t vkm_host_memory_free(void);
-void vkm_dev_account(vkm_dev *dev, const vkm_kernel *k, double seconds, double work);
+/* bytes: of vkm_node_bytes, in one part of a node that runs in several. */
+void vkm_dev_account(vkm_dev *dev, const vkm_kernel *k, double seconds, double bytes);
 
 /* hazard.c: which tensors of a node overlap those of another so that order matters. */
+/* What the declared tensors hold: read or written once each, both counting twice. */
+double vkm_node_bytes(const vkm_node *node);
 int vkm_nodes_conflict(const vkm_node *a, const vkm_node *b);
 /* Sets node->barrier where the declared reads and writes need one. cyclic: the list will be run
  * again after itself, so the first node starts behind a barrier. */

@@ -95,7 +95,7 @@ static vkm_status cpu_run(vkm_dev *dev, const vkm_nodes *nodes, vkm_err *err) {
         double start = dev->options.profile ? vkm_now_s() : 0;
         run_node(dev, node);
         if (dev->options.profile)
-            vkm_dev_account(dev, node->kernel, vkm_now_s() - start, node->how.work);
+            vkm_dev_account(dev, node->kernel, vkm_now_s() - start, vkm_node_bytes(node));
     }
     return VKM_OK;
 }

@@ -61,7 +61,7 @@ uint64_t vkm_host_memory_free(void) {
     return (uint64_t)kib << 10;
 }
 
-void vkm_dev_account(vkm_dev *dev, const vkm_kernel *k, double seconds, double work) {
+void vkm_dev_account(vkm_dev *dev, const vkm_kernel *k, double seconds, double bytes) {
     uint32_t i = 0;
     while (i < dev->n_times && dev->times[i].kernel != k) i++;
     if (i == dev->n_times) {
@@ -70,7 +70,7 @@ void vkm_dev_account(vkm_dev *dev, const vkm_kernel *k, double seconds, double w
     }
     dev->times[i].calls++;
     dev->times[i].seconds += seconds;
-    dev->times[i].work += work;
+    dev->times[i].bytes += bytes;
 }
 
 void vkm_dev_forget_profile(vkm_dev *dev) {
@@ -88,11 +88,13 @@ void vkm_dev_print_profile(const vkm_dev *dev, FILE *f) {
     qsort(rows, dev->n_times, sizeof rows[0], slower_first);
     double total = 0;
     for (uint32_t i = 0; i < dev->n_times; i++) total += rows[i].seconds;
-    fprintf(f, "%-22s %9s %10s %10s %6s\n", "kernel", "calls", "ms", "us/call", "share");
+    fprintf(f, "%-22s %9s %10s %10s %7s %6s\n", "kernel", "calls", "ms", "us/call", "GB/s",
+            "share");
     for (uint32_t i = 0; i < dev->n_times; i++)
-        fprintf(f, "%-22s %9llu %10.2f %10.2f %5.1f%%\n", rows[i].kernel->name,
+        fprintf(f, "%-22s %9llu %10.2f %10.2f %7.2f %5.1f%%\n", rows[i].kernel->name,
                 (unsigned long long)rows[i].calls, 1e3 * rows[i].seconds,
-                1e6 * rows[i].seconds / (double)rows[i].calls, 100 * rows[i].seconds / total);
+                1e6 * rows[i].seconds / (double)rows[i].calls,
+                1e-9 * rows[i].bytes / rows[i].seconds, 100 * rows[i].seconds / total);
 }
 
 static uint64_t host_element(vkm_dtype dtype) {

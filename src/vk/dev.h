@@ -50,7 +50,8 @@ uint64_t vkm_dev_budget(const vkm_dev *dev); /* bytes free for us now; 0 if unkn
  * reference). The setter takes a malloc'ed text over. */
 const char *vkm_dev_probes(const vkm_dev *dev);
 void vkm_dev_set_probes(vkm_dev *dev, char *json);
-/* Seconds and calls by kernel, worst first; only with options.profile. */
+/* Calls, seconds and the bytes of the tensors a second, by kernel, worst first; only with
+ * options.profile. */
 void vkm_dev_print_profile(const vkm_dev *dev, FILE *f);
 void vkm_dev_forget_profile(vkm_dev *dev);
 

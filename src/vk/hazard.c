@@ -25,6 +25,18 @@ static int overlap(const access *a, const access *b) {
     return (a->writes || b->writes) && a->lo < b->hi && b->lo < a->hi;
 }
 
+double vkm_node_bytes(const vkm_node *node) {
+    double bytes = 0;
+    for (uint32_t i = 0, at = 0; i < node->kernel->n_params; i++) {
+        vkm_param_kind kind = node->kernel->params[i].kind;
+        uint32_t o = vkm_param_offset(&at, kind);
+        if (!vkm_param_is_pointer(kind)) continue;
+        const vkm_tensor *t = (const vkm_tensor *)(const void *)(node->args + o);
+        bytes += (double)(t->n * t->esz) * (kind == VKM_P_INOUT ? 2 : 1);
+    }
+    return bytes;
+}
+
 int vkm_nodes_conflict(const vkm_node *a, const vkm_node *b) {
     access x[VKM_MAX_PARAMS], y[VKM_MAX_PARAMS];
     uint32_t n = accesses_of(a, x), m = accesses_of(b, y);

@@ -210,7 +210,7 @@ static vkm_status account(vk_dev *vk, vk_slot *slot, vkm_err *err) {
         const vkm_node *node = &slot->nodes->v[slot->slices[i].node];
         double s = (double)((t[2 * (size_t)i + 1] - t[2 * (size_t)i]) & vk->tick_mask) * vk->tick_s;
         total = i ? total + s : s;
-        vkm_dev_account(vk->dev, node->kernel, s, slot->slices[i].split ? 0 : node->how.work);
+        vkm_dev_account(vk->dev, node->kernel, s, slot->slices[i].split ? 0 : vkm_node_bytes(node));
     }
     vkm_vk_learn(vk, slot->slices, n, total);
     return VKM_OK;
