@@ -171,6 +171,15 @@ static uint hard_dividend(uint m) {
     return (uint)(x - 1) & 0x7fffffu;
 }
 
+static int is_normal(float x) {
+    return vkm_magnitude(x) && vkm_magnitude(x) < VKM_INF_BITS;
+}
+
+static uint by_parts(float x, float y) {
+    return vkm_div_by_parts(vkm_magnitude(x), vkm_magnitude(y),
+                            (vkm_bits(x) ^ vkm_bits(y)) & 0x80000000u);
+}
+
 static void test_division_rounds_correctly(void **state) {
     (void)state;
     static float a[BLOCK], b[BLOCK], q[BLOCK];
@@ -183,6 +192,10 @@ static void test_division_rounds_correctly(void **state) {
             if (i % 4 == 2) y = (y & 0xff800000u) | edges[y % 6];
             if (i % 4 == 3)
                 x = 0x3f800000u | hard_dividend((y = 0x3f800000u | (y >> 9)) & 0xffffffu);
+            if (i % 8 == 5) { /* quotients about 2^-126 */
+                x = (x & 0x807fffffu) | (x % 100 + 1) << 23;
+                y = (y & 0x807fffffu) | ((x >> 23 & 0xffu) + 126) << 23;
+            }
             a[i] = vkm_from_bits(x);
             b[i] = vkm_from_bits(y);
         }
@@ -190,6 +203,9 @@ static void test_division_rounds_correctly(void **state) {
         for (uint32_t i = 0; i < BLOCK; i++)
             if (vkm_bits(q[i]) != want_div(vkm_bits(a[i]), vkm_bits(b[i])))
                 fail_msg("%a / %a = %a", (double)a[i], (double)b[i], (double)q[i]);
+        for (uint32_t i = 0; i < BLOCK; i++) /* what shaders do */
+            if (is_normal(a[i]) && is_normal(b[i]) && by_parts(a[i], b[i]) != vkm_bits(q[i]))
+                fail_msg("by parts %a / %a", (double)a[i], (double)b[i]);
     }
 }
 

@@ -255,6 +255,74 @@ static vkm_status run_attn_decode(vkm_bench *b, const vkm_bench_row *row, vkm_be
     return kit_time(&k, b, record_attn_decode, 4.0 * rows * keys * q, out, err);
 }
 
+/* ---- row by row: size = rows, heads, head dim (or 1, columns) -----------------------------------
+ */
+
+static void record_rmsnorm_fwd(vkm_stream *s, const void *arg) {
+    const kit *k = arg;
+    VKM_OP(s, rmsnorm_fwd, .x = k->t[0], .gain = k->t[2], .y = k->t[3], .rstd = k->t[4],
+           .n_rows = k->size[0], .n_cols = k->size[1] * k->size[2], .eps = 1e-6f);
+}
+
+static void record_headnorm_fwd(vkm_stream *s, const void *arg) {
+    const kit *k = arg;
+    VKM_OP(s, headnorm_fwd, .x = k->t[0], .gain = k->t[2], .y = k->t[1], .rstd = k->t[4],
+           .n_rows = k->size[0], .n_heads = k->size[1], .head_dim = k->size[2], .eps = 1e-6f);
+}
+
+static void record_rope_fwd(vkm_stream *s, const void *arg) {
+    const kit *k = arg;
+    VKM_OP(s, rope_fwd, .x = k->t[0], .cos = k->t[2], .sin = k->t[2], .pos = k->t[5], .y = k->t[3],
+           .n_rows = k->size[0], .n_heads = k->size[1], .head_dim = k->size[2]);
+}
+
+static void record_swiglu_fwd(vkm_stream *s, const void *arg) {
+    const kit *k = arg;
+    VKM_OP(s, swiglu_fwd, .gate = k->t[0], .up = k->t[1], .y = k->t[3], .n_rows = k->size[0],
+           .n_cols = k->size[1] * k->size[2]);
+}
+
+/* words: 4-byte words that an element moves. */
+static vkm_status run_rows(vkm_bench *b, const vkm_bench_row *row, vkm_bench_result *out,
+                           void (*record)(vkm_stream *s, const void *arg), double words,
+                           vkm_err *err) {
+    kit k = kit_begin(b, row);
+    uint32_t cols = k.size[1] * k.size[2];
+    uint64_t n = (uint64_t)k.size[0] * cols;
+    kit_add(&k, VKM_F32, n, 0);
+    kit_add(&k, VKM_F32, n, 0);
+    kit_add(&k, VKM_F32, cols, 0);
+    kit_add(&k, VKM_BF16, vkm_op_size(k.size[0], cols), 0);
+    kit_add(&k, VKM_F32, (uint64_t)k.size[0] * k.size[1], 0);
+    kit_add(&k, VKM_U32, k.size[0], 0);
+    k.bytes = 4 * words * (double)n;
+    if (kit_commit(&k, b, err)) {
+        kit_free(&k);
+        return err->status;
+    }
+    return kit_time(&k, b, record, 0, out, err);
+}
+
+static vkm_status run_rmsnorm(vkm_bench *b, const vkm_bench_row *row, vkm_bench_result *out,
+                              vkm_err *err) {
+    return run_rows(b, row, out, record_rmsnorm_fwd, 1.5, err);
+}
+
+static vkm_status run_headnorm(vkm_bench *b, const vkm_bench_row *row, vkm_bench_result *out,
+                               vkm_err *err) {
+    return run_rows(b, row, out, record_headnorm_fwd, 2, err);
+}
+
+static vkm_status run_rope(vkm_bench *b, const vkm_bench_row *row, vkm_bench_result *out,
+                           vkm_err *err) {
+    return run_rows(b, row, out, record_rope_fwd, 1.5, err);
+}
+
+static vkm_status run_swiglu(vkm_bench *b, const vkm_bench_row *row, vkm_bench_result *out,
+                             vkm_err *err) {
+    return run_rows(b, row, out, record_swiglu_fwd, 2.5, err);
+}
+
 /* ---- output head: size = rows, vocabulary -------------------------------------------------------
  */
 
@@ -318,6 +386,13 @@ static const vkm_bench_row rows[] = {
     {"attn_fwd", "512 tokens, 16 heads over 8, 128", run_attn_fwd, {512, 16, 8, 128}},
     {"attn_bwd_dq", "512 tokens, 16 heads over 8, 128", run_attn_bwd_dq, {512, 16, 8, 128}},
     {"attn_bwd_dkv", "512 tokens, 16 heads over 8, 128", run_attn_bwd_dkv, {512, 16, 8, 128}},
+    {"rmsnorm_fwd/1024", "1024 rows of 1024", run_rmsnorm, {1024, 1, 1024}},
+    {"rmsnorm_fwd/tiny", "6400 rows of 128", run_rmsnorm, {6400, 1, 128}},
+    {"headnorm_fwd/128", "1024 rows, 16 heads of 128", run_headnorm, {1024, 16, 128}},
+    {"headnorm_fwd/tiny", "6400 rows, 4 heads of 32", run_headnorm, {6400, 4, 32}},
+    {"rope_fwd/128", "1024 rows, 16 heads of 128", run_rope, {1024, 16, 128}},
+    {"rope_fwd/tiny", "6400 rows, 4 heads of 32", run_rope, {6400, 4, 32}},
+    {"swiglu_fwd", "1024 rows of 3072", run_swiglu, {1024, 1, 3072}},
     {"lse_block", "32 rows of 151936 logits", run_lse_block, {32, 151936}},
     {"sample", "32 rows of 151936 logits", run_sample, {32, 151936}},
     {"attn_decode", "16 rows, 512 keys, 16 over 8, 128", run_attn_decode, {512, 16, 8, 128, 16}},

@@ -114,32 +114,42 @@ void vkm_op_rope_bwd(vkm_stream *s, const vkm_args_rope_bwd *a) {
 }
 #endif
 
-/* The tree of a sum whose lanes from n on are +0: adding those changes nothing. */
-static inline real tree_of(real acc[64], uint32_t n) {
-    int half = 32;
-    while (half > 0 && (uint32_t)half >= n) half /= 2;
-    for (; half > 0; half /= 2)
-        for (int l = 0; l < half; l++) acc[l] += acc[l + half];
-    return acc[0];
+/* The tree of vkm_rule5_tree, written out: what is left over of short rows is +0 and adds nothing.
+ */
+VKM_IN_REF real tree_of(real acc[64]) {
+    for (int l = 0; l < 32; l++) acc[l] += acc[l + 32];
+    for (int l = 0; l < 16; l++) acc[l] += acc[l + 16];
+    for (int l = 0; l < 8; l++) acc[l] += acc[l + 8];
+    return ((acc[0] + acc[4]) + (acc[2] + acc[6])) + ((acc[1] + acc[5]) + (acc[3] + acc[7]));
 }
 
-/* 1 / rms of x[n]. */
-VKM_IN_REF real rstd_of(const real *x, uint32_t n, float eps) {
+VKM_IN_REF real sum_of_squares(const real *x, uint32_t n) {
+    enum { STEP = 32 };
     real acc[64] = {0};
-    for (uint32_t i = 0; i < n; i += 64)
-        for (uint32_t l = 0, m = n - i < 64 ? n - i : 64; l < m; l++)
-            acc[l] += canon(x[i + l] * x[i + l]);
-    return vkm_rsqrt(vkm_div(tree_of(acc, n), (real)(int)n) + (real)eps);
+    uint32_t i = 0;
+    for (; i + STEP <= n; i += STEP)
+        for (uint32_t l = 0; l < STEP; l++) acc[i % 64 + l] += canon(x[i + l] * x[i + l]);
+    for (; i < n; i++) acc[i % 64] += canon(x[i] * x[i]);
+    return tree_of(acc);
+}
+
+/* 1 / rms of up to SIDE vectors of n that lie one after another. */
+enum { SIDE = 16 };
+VKM_IN_REF void rstds_of(const real *x, uint32_t n, uint32_t count, float eps, real *rstd) {
+    real sum[SIDE] = {0};
+    for (uint32_t i = 0; i < count; i++) sum[i] = sum_of_squares(x + (uint64_t)i * n, n);
+    for (uint32_t i = 0; i < SIDE; i++)
+        sum[i] = canon(vkm_rsqrt(vkm_div(sum[i], (real)(int)n) + (real)eps));
+    memcpy(rstd, sum, count * sizeof *sum);
 }
 
 /* dx = rstd * (gain * dy) - x * pull, pull = rstd^3 / n * sum(gain * dy * x) */
-static inline real norm_pull(const real *dy, const real *x, const real *gain, real rstd,
-                             uint32_t n) {
+VKM_IN_REF real norm_pull(const real *dy, const real *x, const real *gain, real rstd, uint32_t n) {
     real acc[64] = {0};
     for (uint32_t i = 0; i < n; i += 64)
         for (uint32_t l = 0, m = n - i < 64 ? n - i : 64; l < m; l++)
             acc[l] += canon(canon(gain[i + l] * dy[i + l]) * x[i + l]);
-    return canon(vkm_div(rstd * rstd * rstd, (real)(int)n) * tree_of(acc, n));
+    return canon(vkm_div(rstd * rstd * rstd, (real)(int)n) * tree_of(acc));
 }
 static inline real norm_dx(real dy, real x, real gain, real rstd, real pull) {
     return canon(canon(rstd * canon(gain * dy)) - canon(x * pull));
@@ -149,17 +159,22 @@ VKM_REF(rmsnorm_fwd) {
     const real *x = ref_f32(a->x), *gain = ref_f32(a->gain); /* (T,C), (C) */
     bf16 *y = ref_bf16(a->y);                                /* operand (T,C) */
     real *rstd = ref_f32(a->rstd);                           /* (T) */
-    uint32_t kp = vkm_op_kp(a->n_cols);
-    FOR_PART(row, vkm_round_up(a->n_rows, 16)) {
-        uint32_t n = row < a->n_rows ? a->n_cols : 0;
-        if (n) rstd[row] = canon(rstd_of(x + row * n, n, a->eps));
-        for (uint32_t k = 0; k < n; k += VKM_ROW_CHUNK) {
-            real v[VKM_ROW_CHUNK];
-            uint32_t m = n - k < VKM_ROW_CHUNK ? n - k : VKM_ROW_CHUNK;
-            for (uint32_t j = 0; j < m; j++) v[j] = x[row * n + k + j] * rstd[row] * gain[k + j];
-            vkm_oprow_store(y, row, k, v, m, kp);
+    uint32_t n = a->n_cols, kp = vkm_op_kp(n);
+    FOR_PART(panel, vkm_div_up(a->n_rows, SIDE)) {
+        uint64_t row = panel * SIDE, end = row + SIDE;
+        uint64_t live = end < a->n_rows ? end : a->n_rows;
+        rstds_of(x + row * n, n, (uint32_t)(live - row), a->eps, rstd + row);
+        for (; row < live; row++) {
+            for (uint32_t k = 0; k < n; k += VKM_ROW_CHUNK) {
+                real v[VKM_ROW_CHUNK];
+                uint32_t m = n - k < VKM_ROW_CHUNK ? n - k : VKM_ROW_CHUNK;
+                for (uint32_t j = 0; j < m; j++)
+                    v[j] = x[row * n + k + j] * rstd[row] * gain[k + j];
+                vkm_oprow_store(y, row, k, v, m, kp);
+            }
+            vkm_oprow_zero(y, row, n, kp, kp);
         }
-        vkm_oprow_zero(y, row, n, kp, kp);
+        for (; row < end; row++) vkm_oprow_zero(y, row, 0, kp, kp);
     }
 }
 
@@ -182,11 +197,16 @@ VKM_REF(rmsnorm_bwd) {
 VKM_REF(headnorm_fwd) {
     const real *x = ref_f32(a->x), *gain = ref_f32(a->gain); /* (T,H,D), (D) */
     real *y = ref_f32(a->y), *rstd = ref_f32(a->rstd);       /* (T,H,D), (T,H) */
+    uint64_t n_units = (uint64_t)a->n_rows * a->n_heads;
     uint32_t n = a->head_dim;
-    FOR_PART(unit, (uint64_t)a->n_rows * a->n_heads) {
-        const real *xu = x + unit * n;
-        real r = rstd[unit] = canon(rstd_of(xu, n, a->eps));
-        for (uint32_t d = 0; d < n; d++) y[unit * n + d] = canon(canon(xu[d] * r) * gain[d]);
+    FOR_PART(g, (n_units + SIDE - 1) / SIDE) {
+        uint64_t unit = g * SIDE, end = unit + SIDE < n_units ? unit + SIDE : n_units;
+        rstds_of(x + unit * n, n, (uint32_t)(end - unit), a->eps, rstd + unit);
+        for (; unit < end; unit++) {
+            const real *from = x + unit * n, r = rstd[unit];
+            real *restrict to = y + unit * n;
+            for (uint32_t d = 0; d < n; d++) to[d] = canon(canon(from[d] * r) * gain[d]);
+        }
     }
 }
 
@@ -240,20 +260,28 @@ VKM_REF(add_rows) {
         for (uint64_t c = lo; c < hi; c++) y[c] = addc(y[c], x[(uint64_t)r * a->n_cols + c]);
 }
 
+/* Turns pairs d, d + half of a head from d on, `step` at a time, as long as whole steps are left;
+ * where it stopped. A constant step becomes whole vectors. */
+VKM_IN_REF uint32_t rotate(const real *x, const real *c, const real *s, uint32_t half, uint32_t d,
+                           uint32_t step, bf16 *y) {
+    for (; d + step <= half; d += step)
+        for (uint32_t i = d; i < d + step; i++) {
+            y[i] = stb(x[i] * c[i] - x[half + i] * s[i]);
+            y[half + i] = stb(x[half + i] * c[i] + x[i] * s[i]);
+        }
+    return d;
+}
+
 VKM_REF(rope_fwd) {
     const real *x = ref_f32(a->x), *cosines = ref_f32(a->cos), *sines = ref_f32(a->sin);
     const uint32_t *pos = ref_u32(a->pos); /* (T) */
     bf16 *y = ref_bf16(a->y);              /* (T,H,D) */
     uint32_t half = a->head_dim / 2;
     FOR_PART(unit, (uint64_t)a->n_rows * a->n_heads) {
-        const real *lo = x + unit * a->head_dim, *hi = lo + half;
-        uint64_t t = (uint64_t)pos[unit / a->n_heads] * half;
-        bf16 *out = y + unit * a->head_dim;
-        for (uint32_t d = 0; d < half; d++) {
-            real c = cosines[t + d], s = sines[t + d];
-            out[d] = stb(lo[d] * c - hi[d] * s);
-            out[half + d] = stb(hi[d] * c + lo[d] * s);
-        }
+        uint64_t at = unit * a->head_dim, t = (uint64_t)pos[unit / a->n_heads] * half;
+        uint32_t d = rotate(x + at, cosines + t, sines + t, half, 0, 32, y + at);
+        d = rotate(x + at, cosines + t, sines + t, half, d, 16, y + at);
+        (void)rotate(x + at, cosines + t, sines + t, half, d, 1, y + at);
     }
 }
 

@@ -152,7 +152,7 @@ VKM_FN float vkm_reciprocal_seed(float b) {
 /* x / y for bits ax, ay of normal |x|, |y|. The float quotient's significand n is within three of
  * the right one, so the remainder modulo 2^32 is the true one; divided in float it tells the
  * correction to within a half, which the new remainder settles. An exact tie cannot occur. */
-VKM_FN uint vkm_div_normal(uint ax, uint ay, uint sign) {
+VKM_FN uint vkm_div_by_parts(uint ax, uint ay, uint sign) {
     uint fx = ax & 0x007fffffu, fy = ay & 0x007fffffu;
     uint below = VKM_UINT(fx < fy);
     uint my = fy | 0x800000u;
@@ -173,6 +173,17 @@ VKM_FN uint vkm_div_normal(uint ax, uint ay, uint sign) {
     int field = VKM_INT(ax >> 23) - VKM_INT(ay >> 23) + 127 - VKM_INT(below);
     return vkm_bits(vkm_compose(sign, field, VKM_UINT(n)));
 }
+
+/* The same, as C itself divides. Rounded to the grid of denormals a quotient below 2^-126 could
+ * become 2^-126 only between 1 - 2^-24 and 1 - 2^-25 times that, where none lies: quotients of
+ * 24-bit significands keep more than 2^-24 away from 1. */
+#ifdef VKM_GLSL
+#define vkm_div_normal(ax, ay, sign) vkm_div_by_parts(ax, ay, sign)
+#else
+VKM_FN uint vkm_div_normal(uint ax, uint ay, uint sign) {
+    return vkm_bits(vkm_canon(vkm_from_bits(ax | sign) / vkm_from_bits(ay)));
+}
+#endif
 
 /* Correctly rounded. */
 VKM_FN float vkm_div(float x, float y) {
