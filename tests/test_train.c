@@ -10,6 +10,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include <math.h>
+
+#include "base/json.h"
+#include "base/phase.h"
 
 #include "model/init_model.h"
 #include "rl/checkpoint.h"
@@ -191,6 +195,29 @@ static char *text_of(const char *folder, const char *name) {
     return text;
 }
 
+/* A line of steps.jsonl: its phases add up to the step, and what surely takes time does. */
+static void check_phases(const char *line) {
+    static const char *const busy[] = {"decode", "forward", "backward", "update"};
+    vkm_json *doc;
+    vkm_err err = {0};
+    double step, seconds, sum = 0;
+    char key[64];
+    if (vkm_json_parse(line, strcspn(line, "\n"), "steps", NULL, &doc, &err))
+        fail_msg("%s", err.msg);
+    vkm_jv root = vkm_json_root(doc);
+    for (int i = 0; i < VKM_N_PHASES; i++, sum += seconds) {
+        snprintf(key, sizeof key, "time/%s", vkm_phases[i].name);
+        if (vkm_json_get_double(root, key, VKM_JSON_REQ, 0, 1e9, &seconds, &err))
+            fail_msg("%s", err.msg);
+        for (size_t j = 0; j < VKM_COUNTOF(busy); j++)
+            assert_true(seconds > 0 || strcmp(busy[j], vkm_phases[i].name) != 0);
+    }
+    if (vkm_json_get_double(root, "step_time", VKM_JSON_REQ, 0, 1e9, &step, &err))
+        fail_msg("%s", err.msg);
+    assert_true(fabs(sum - step) <= 1e-9 * step);
+    vkm_json_free(doc);
+}
+
 static void an_evaluation_needs_no_training_memory(void **state) {
     (void)state;
     static vkm_config c;
@@ -239,6 +266,7 @@ static void an_evaluation_needs_no_training_memory(void **state) {
     if (vkm_file_read(path, 1 << 20, &text, &n, &err)) fail_msg("%s", err.msg);
     assert_non_null(strstr(text, "\"kl\": null"));
     assert_non_null(strstr(text, "\"updated\": 1"));
+    check_phases(text);
     free(text);
 }
 

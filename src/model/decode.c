@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/phase.h"
+
 enum { TOKENS_A_LOOK = 8, MAX_EOS = 16 };
 
 struct vkm_gen {
@@ -301,13 +303,16 @@ vkm_status vkm_generate(vkm_gen *g, const vkm_gen_row *rows, uint32_t n, const v
         uint32_t count = wave_size(g, rows, first, n), cache_row = 0, served = 0;
         VKM_BUG_ON(count == 0, "a prompt of %u tokens in a cache of %u rows",
                    rows[first].prompt_len, g->max.prompt_rows);
+        vkm_phase was = vkm_phase_go(VKM_PHASE_prefill);
         for (uint32_t at = 0; at < count && !err->status; at += served) {
             VKM_BUG_ON(rows[first + at].id >= g->max.ids, "row id %u of %u", rows[first + at].id,
                        g->max.ids);
             (void)!prefill_some(g, rows + first, at, count, &cache_row, &served, err);
         }
         for (uint32_t i = 0; i < count; i++) live[i] = first + i;
+        (void)vkm_phase_go(VKM_PHASE_decode);
         if (!err->status) (void)!decode_wave(g, rows, &v, count, err);
+        (void)vkm_phase_go(was);
         first += count;
     }
     free(live);

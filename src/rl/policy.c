@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/phase.h"
 #include "ops/grpo.h"
 #include "ops/softmath.h"
 #include "rl/optimizer.h"
@@ -359,11 +360,14 @@ static vkm_status train_micro_batch(vkm_policy *p, vkm_example *x, uint32_t n,
         return err->status;
     vkm_pass pass = {
         .s = p->s, .w = w, .adapter = p->adapter, .groups = groups, .n_groups = n_groups};
+    (void)vkm_phase_go(VKM_PHASE_forward);
     vkm_head_forward(&pass, vkm_forward(&pass));
     VKM_OP(p->s, grpo_loss, .logp = w->logp, .logp_old = p->logp_old, .logp_ref = p->logp_ref,
            .adv = p->adv, .weight = p->weight, .tok_seq = w->comp_seq, .coef = w->coef,
            .terms = p->terms, .n = w->n_comp, .importance = o->importance, .eps_low = o->eps_low,
            .eps_high = o->eps_high, .beta = o->beta, .loss_scale = VKM_LOSS_SCALE);
+    if (vkm_stream_flush(p->s, err)) return err->status;
+    (void)vkm_phase_go(VKM_PHASE_backward);
     vkm_backward(&pass);
     if (vkm_stream_flush(p->s, err) || download_rows(p, x, n, err) || read_terms(p, x, n, err))
         return err->status;
@@ -380,11 +384,13 @@ static vkm_status train_micro_batch(vkm_policy *p, vkm_example *x, uint32_t n,
 vkm_status vkm_policy_train(vkm_policy *p, vkm_example *x, uint32_t n, const vkm_loss_options *o,
                             vkm_err *err) {
     vkm_batch_group *groups = vkm_calloc(n, sizeof *groups, "a step", err);
+    vkm_phase was = vkm_phase_go(VKM_PHASE_forward);
     for (uint32_t first = 0, count; groups && first < n && !err->status; first += count) {
         count = micro_batch(p, x, first, n, 0);
         uint32_t n_groups = groups_of(x, first, count, n, groups);
         (void)!train_micro_batch(p, x + first, count, groups, n_groups, o, err);
     }
+    (void)vkm_phase_go(was);
     free(groups);
     return err->status;
 }

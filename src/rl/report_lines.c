@@ -118,14 +118,16 @@ static vkm_status write_rollouts(const vkm_run *r, const vkm_rollout *x, uint32_
 }
 
 vkm_status vkm_report_step(const vkm_run *r, const vkm_rollout *x, uint32_t n,
-                           const vkm_step_result *q, const char *hash, double seconds,
-                           vkm_runlog *log, vkm_err *err) {
-    enum { MOST_MODES = 32, MOST_METRICS = 48 + MOST_MODES };
+                           const vkm_step_result *q, const char *hash,
+                           const double seconds[VKM_N_PHASES], vkm_runlog *log, vkm_err *err) {
+    enum { MOST_MODES = 32, MOST_METRICS = 48 + MOST_MODES + VKM_N_PHASES };
     sums s = sum_up(r, x, n);
     double graded = n - s.infra, groups = s.live_groups + s.skipped_groups;
     double mean = s.reward / graded, variance = s.reward_sq / graded - mean * mean;
-    char by_mode[MOST_MODES][64];
+    char by_mode[MOST_MODES][64], by_phase[VKM_N_PHASES][32];
+    double total = 0;
     vkm_diagnostics d;
+    for (int i = 0; i < VKM_N_PHASES; i++) total += seconds[i];
     if (vkm_diagnose(x, n, &d, err)) return err->status;
     const vkm_metric fixed[] = {
         {"reward", mean, NULL, "reward"},
@@ -167,13 +169,18 @@ vkm_status vkm_report_step(const vkm_run *r, const vkm_rollout *x, uint32_t n,
         {"qmass", q->qmass, NULL, NULL},
         {"infra_errors", s.infra, NULL, NULL},
         {"updated", q->updated, NULL, NULL},
-        {"step_time", seconds, NULL, "s"},
+        {"step_time", total, NULL, "s"},
         {"weights_hash", 0, hash, "weights"},
     };
     vkm_metric m[MOST_METRICS];
     size_t n_metrics = VKM_COUNTOF(fixed);
-    _Static_assert(VKM_COUNTOF(fixed) + MOST_MODES <= MOST_METRICS, "room for metrics");
+    _Static_assert(VKM_COUNTOF(fixed) + MOST_MODES + VKM_N_PHASES <= MOST_METRICS,
+                   "room for metrics");
     memcpy(m, fixed, sizeof fixed);
+    for (int i = 0; i < VKM_N_PHASES; i++) {
+        snprintf(by_phase[i], sizeof by_phase[i], "time/%s", vkm_phases[i].name);
+        m[n_metrics++] = (vkm_metric){by_phase[i], seconds[i], NULL, NULL};
+    }
     for (uint32_t i = 0; i < r->n_modes && i < MOST_MODES; i++) {
         snprintf(by_mode[i], sizeof by_mode[i], "router/w_mode/%s", r->modes[i]->name);
         m[n_metrics++] =

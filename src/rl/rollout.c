@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/phase.h"
 #include "model/chat.h"
 #include "ops/softmath.h"
 #include "rl/run.h"
@@ -97,8 +98,10 @@ static vkm_status finished(void *user, uint32_t row, const uint32_t *tokens, con
 }
 
 static vkm_status collect_grades(sampling *s, vkm_err *err) {
+    vkm_phase was = vkm_phase_go(VKM_PHASE_grade);
     for (uint32_t i = 0; i < s->n_submitted; i++)
         if (vkm_reward_next(s->r->reward, &s->x[s->order[i]].grade, err)) break;
+    (void)vkm_phase_go(was);
     return err->status;
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/phase.h"
 #include "ops/softmath.h"
 #include "rl/run.h"
 
@@ -192,9 +193,11 @@ static vkm_status gradients(vkm_run *r, vkm_rollout *x, uint32_t n, vkm_example 
     float *entropy = vkm_calloc(tokens, sizeof *entropy, "a step", err);
     if (!logp || !entropy) goto done;
     token_weights(r, x, n, ex, n_live);
-    if ((r->c.beta > 0 && read_logp(r, ex, back, n_live, x, vkm_state_base, 0, err)) ||
-        read_logp(r, ex, back, n_live, x, vkm_state_full, 1, err))
-        goto done;
+    vkm_phase was = vkm_phase_go(VKM_PHASE_reference);
+    int failed = (r->c.beta > 0 && read_logp(r, ex, back, n_live, x, vkm_state_base, 0, err)) ||
+                 read_logp(r, ex, back, n_live, x, vkm_state_full, 1, err);
+    (void)vkm_phase_go(was);
+    if (failed) goto done;
     for (uint32_t i = 0, at = 0; i < n_live; at += ex[i].seq.len - ex[i].seq.comp0, i++) {
         vkm_rollout *q = &x[back[i]];
         vkm_run_apply_arm(r, q, &ex[i]);
@@ -235,6 +238,7 @@ vkm_status vkm_run_learn(vkm_run *r, vkm_rollout *x, uint32_t n, vkm_step_result
                              .reference_logp = NAN};
     vkm_example *ex = vkm_calloc(n, sizeof *ex, "a step", err);
     uint32_t *back = vkm_calloc(n, sizeof *back, "a step", err);
+    vkm_phase was = vkm_phase_go(VKM_PHASE_activations);
     if (!ex || !back) goto done;
     for (uint32_t i = 0; i < n; i++) x[i].w = NAN;
     uint32_t n_live = live_examples(r, x, n, ex, back);
@@ -243,11 +247,13 @@ vkm_status vkm_run_learn(vkm_run *r, vkm_rollout *x, uint32_t n, vkm_step_result
         goto done;
     if (n_live == 0) goto done; /* nothing to learn from: nothing is updated, nothing decays */
     if (vkm_run_route(r, x, ex, back, n_live, err) ||
-        gradients(r, x, n, ex, back, n_live, out, err) || gradient_share(r, &out->qmass, err) ||
-        update(r, out, err))
+        gradients(r, x, n, ex, back, n_live, out, err))
         goto done;
+    (void)vkm_phase_go(VKM_PHASE_update);
+    if (gradient_share(r, &out->qmass, err) || update(r, out, err)) goto done;
     if (r->router) (void)!pair_diagnostics(r, out, err);
 done:
+    (void)vkm_phase_go(was);
     free(ex), free(back);
     return err->status;
 }

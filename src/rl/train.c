@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/phase.h"
 #include "rl/checkpoint.h"
 #include "rl/interrupt.h"
 #include "rl/report_lines.h"
@@ -40,19 +41,28 @@ static void tally(vkm_train_summary *sum, const step_buffers *b, const vkm_step_
     sum->learnt += teachers && advantage;
 }
 
+static vkm_status hash_now(const vkm_run *r, char hash[VKM_HASH_HEX], vkm_err *err) {
+    vkm_phase was = vkm_phase_go(VKM_PHASE_update);
+    vkm_status st = vkm_run_hash(r, hash, err);
+    (void)vkm_phase_go(was);
+    return st;
+}
+
 static vkm_status one_step(vkm_run *r, step_buffers *b, vkm_runlog *log, vkm_train_summary *sum,
                            vkm_err *err) {
-    double start = vkm_now_s();
+    double seconds[VKM_N_PHASES];
     vkm_step_result result;
     char hash[VKM_HASH_HEX];
+    vkm_phase_take(seconds); /* of what came before */
     if (vkm_run_collect(r, r->state.step, b->prompts, b->x, err) ||
-        vkm_run_learn(r, b->x, b->n, &result, err) || vkm_run_hash(r, hash, err))
+        vkm_run_learn(r, b->x, b->n, &result, err) || hash_now(r, hash, err))
         goto done;
+    vkm_phase_take(seconds);
     r->state.step++;
     tally(sum, b, &result);
     printf("step %u weights_hash %s\n", r->state.step, hash);
     fflush(stdout);
-    (void)!vkm_report_step(r, b->x, b->n, &result, hash, vkm_now_s() - start, log, err);
+    (void)!vkm_report_step(r, b->x, b->n, &result, hash, seconds, log, err);
 done:
     clear_step(b);
     return err->status;
