@@ -41,4 +41,7 @@ vkm_status vkm_bench_time(vkm_bench *b, void (*record)(vkm_stream *s, const void
  * second for each way and round; prints its own table. */
 vkm_status vkm_bench_grade(int rounds, int json, vkm_err *err) VKM_MUST_CHECK;
 
+/* `vkmoe bench step CONFIG`, with options of its own. */
+vkm_status vkm_bench_step(int argc, char **argv, vkm_err *err) VKM_MUST_CHECK;
+
 #endif

@@ -289,18 +289,33 @@ static vkm_status run_rows(vkm_bench *b, const vkm_bench_row *row, vkm_bench_res
     kit k = kit_begin(b, row);
     uint32_t cols = k.size[1] * k.size[2];
     uint64_t n = (uint64_t)k.size[0] * cols;
+    uint32_t *order = vkm_calloc(k.size[0], sizeof *order, "rows", err);
+    for (uint32_t i = 0; order && i < k.size[0]; i++) order[i] = i;
+    kit_add(&k, VKM_F32, n, 0); /* 0, 1: what is read, or written */
     kit_add(&k, VKM_F32, n, 0);
-    kit_add(&k, VKM_F32, n, 0);
-    kit_add(&k, VKM_F32, cols, 0);
-    kit_add(&k, VKM_BF16, vkm_op_size(k.size[0], cols), 0);
-    kit_add(&k, VKM_F32, (uint64_t)k.size[0] * k.size[1], 0);
-    kit_add(&k, VKM_U32, k.size[0], 0);
+    kit_add(&k, VKM_F32, n, 0);                               /* 2 gains, or a table of cosines */
+    kit_add(&k, VKM_BF16, vkm_op_size(k.size[0], cols), 0);   /* 3 y */
+    kit_add(&k, VKM_F32, (uint64_t)k.size[0] * k.size[1], 0); /* 4 1 / rms */
+    uint32_t rows_of = kit_add(&k, VKM_U32, k.size[0], 0);    /* 5 rows, or positions */
     k.bytes = 4 * words * (double)n;
-    if (kit_commit(&k, b, err)) {
+    int failed = !order || kit_commit(&k, b, err) || vkm_write(b->dev, k.t[rows_of], order, err);
+    free(order);
+    if (failed) {
         kit_free(&k);
         return err->status;
     }
     return kit_time(&k, b, record, 0, out, err);
+}
+
+static void record_copy(vkm_stream *s, const void *arg) {
+    const kit *k = arg;
+    VKM_OP(s, gather_rows, .x = k->t[0], .y = k->t[1], .rows = k->t[5], .n_rows = k->size[0],
+           .n_cols = k->size[1] * k->size[2]);
+}
+
+static vkm_status run_copy(vkm_bench *b, const vkm_bench_row *row, vkm_bench_result *out,
+                           vkm_err *err) {
+    return run_rows(b, row, out, record_copy, 2, err);
 }
 
 static vkm_status run_rmsnorm(vkm_bench *b, const vkm_bench_row *row, vkm_bench_result *out,
@@ -386,6 +401,7 @@ static const vkm_bench_row rows[] = {
     {"attn_fwd", "512 tokens, 16 heads over 8, 128", run_attn_fwd, {512, 16, 8, 128}},
     {"attn_bwd_dq", "512 tokens, 16 heads over 8, 128", run_attn_bwd_dq, {512, 16, 8, 128}},
     {"attn_bwd_dkv", "512 tokens, 16 heads over 8, 128", run_attn_bwd_dkv, {512, 16, 8, 128}},
+    {"copy", "64 MiB, row by row", run_copy, {4096, 1, 4096}},
     {"rmsnorm_fwd/1024", "1024 rows of 1024", run_rmsnorm, {1024, 1, 1024}},
     {"rmsnorm_fwd/tiny", "6400 rows of 128", run_rmsnorm, {6400, 1, 128}},
     {"headnorm_fwd/128", "1024 rows, 16 heads of 128", run_headnorm, {1024, 16, 128}},

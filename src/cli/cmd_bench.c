@@ -61,7 +61,9 @@ vkm_status vkm_cmd_bench(int argc, char **argv, vkm_err *err) {
     double min_ms = 50;
     vkm_opt opts[] = {
         {"ROW", VKM_OPT_ARG_MAYBE, &part,
-         .help = "only rows whose name contains this; grade: grading boxes, by themselves"},
+         .help = "only rows whose name contains this; grade: grading boxes, by themselves; step: a "
+                 "GRPO step "
+                 "by its phases, of a CONFIG (bench step --help)"},
         {"list", VKM_OPT_FLAG, &list, .help = "list the rows and measure none"},
         {"repeat", VKM_OPT_INT, &repeat, .min = 1, .max = 1000,
          .help = "measurements of a row; the best counts"},
@@ -70,6 +72,7 @@ vkm_status vkm_cmd_bench(int argc, char **argv, vkm_err *err) {
         VKM_CLI_JSON(&json),
         VKM_CLI_DEVICE_OPTS(&d),
     };
+    if (argc > 1 && !strcmp(argv[1], "step")) return vkm_bench_step(argc - 1, argv + 1, err);
     if (vkm_cli_parse(opts, VKM_COUNTOF(opts), argc, argv, err)) return err->status;
     if (!strcmp(part, "grade") && !list) return vkm_bench_grade((int)repeat, json, err);
     vkm_bench b = {.repeat = (uint32_t)repeat, .min_s = min_ms / 1000};
