@@ -39,9 +39,10 @@ typedef struct bound {
     double units;
     int rounded;
 } bound;
-#define UNDERFLOW 0x1p-120 /* what fp32 loses below its smallest normal number, some times */
-#define INSIDE    65536 /* of what is rounded to bf16 inside (rule 6 of docs/numerics.md): P, and dS \
-                         */
+/* What fp32 loses below its smallest normal number, some times. */
+#define UNDERFLOW 0x1p-120
+/* Of what is rounded to bf16 inside (rule 6 of docs/numerics.md): P, and dS. */
+#define INSIDE 65536
 static const bound plain = {"", OF_LARGEST, 64, 0};
 static const bound bounds[] = {
     {"round_bf16", OF_LARGEST, 0, 1},

@@ -33,7 +33,7 @@ static void a_run_takes_what_is_planned(void **state) {
                 "--tokenizer " VKM_SOURCE_DIR "/data/tiny/warm1 --output '%s'",
                 in_dir("model")));
     works(vkmoe(sft, in_dir("model"), in_dir("run"), "--dry-run"));
-    double tensors, planned;
+    double tensors, planned = 0;
     const char *total = strstr(out, "\ntotal");
     if (!total || sscanf(total + 6, "%lf %lf", &tensors, &planned) != 2) fail_msg("%s", out);
     works(vkmoe(sft, in_dir("model"), in_dir("run"), ""));

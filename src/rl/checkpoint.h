@@ -10,8 +10,8 @@
 #include "rl/config.h"
 #include "vk/dev.h"
 
-/* Read by save, filled by load: host memory, or (data is NULL) fp32 tensors of the device, one after
- * another, which go through a piece of host memory whatever their size. */
+/* Read by save, filled by load: host memory, or (data is NULL) fp32 tensors of the device, one
+ * after another, which go through a piece of host memory whatever their size. */
 typedef struct vkm_ckpt_array {
     const char *name;
     vkm_st_dtype dtype;
