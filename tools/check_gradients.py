@@ -6,11 +6,10 @@ usage: python tools/check_gradients.py [--large] [build/vkmoe]   (needs: pip ins
 `vkmoe sft` trains both experts for some steps with adam_beta1 0 and no clip, so that the first moment it saves is the
 step's gradient; `vkmoe export` of the step before gives the factors it was taken at. torch computes the same gradient of
 the mean negative log-likelihood in float64, once with what enters a product rounded to bf16 in both passes as vkmoe
-does (cosine of every factor at least .9999), once in plain fp32 (at least .999). Models with channels 50 times larger: .999
-with rounding; there rounding alone turns gradients, and plain fp32 is shown only. Beside it stands how close torch's own fp32
-with the same rounding comes: sums in fp32 flip roundings, and small gradients of q_proj and k_proj, differences of larger
-numbers, feel it most. The wide model is therefore taken further from its init (RATES): after two steps of .01 its least
-cosine is .9996, torch's own .9997.
+does, once in plain fp32 (cosine of every factor at least .999). With rounding it is at least .9999, or, where torch's own
+fp32 with that rounding is further from its float64 (sums in fp32 flip roundings, and the small gradients of q_proj and
+k_proj of wide random models are differences of larger numbers), 1 - cosine is at most twice that of torch's worst factor.
+Models with channels 50 times larger: .999 with rounding; there rounding alone turns gradients, and plain fp32 is shown only.
 """
 import json
 import math
@@ -27,7 +26,6 @@ from safetensors.torch import load_file
 from make_golden_archs import LARGE, MODELS, ROOT, build
 
 RANK, STEPS = 3, 3
-RATES = {LARGE[0]: 0.03}  # learning rate of the steps before; .01 for the others
 REFERENCES = {"rounded": (torch.float64, True), "rounded fp32": (torch.float32, True), "plain": (torch.float32, False)}
 LINEARS = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj",
            "mlp.up_proj", "mlp.down_proj"]
@@ -185,7 +183,7 @@ def check(vkmoe, folder, name, source, sharp):
               "completion": " " + " ".join(rng.choices(words, k=rng.randrange(2, 20)))} for _ in range(6)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(t) + "\n" for t in texts))
     call("sft", "--backend", "cpu", "--model", m, "--data", folder / "rows.jsonl", "--output_dir", folder / "run",
-         "--sft_train", "both", "--lora_rank", RANK, "--max_steps", STEPS, "--warmup_steps", 0, "--learning_rate", RATES.get(name, 0.01),
+         "--sft_train", "both", "--lora_rank", RANK, "--max_steps", STEPS, "--warmup_steps", 0, "--learning_rate", 0.01,
          "--per_device_train_batch_size", len(texts), "--adam_beta1", 0, "--max_grad_norm", 0, "--save_steps", 1,
          "--save_total_limit", 0)
     before, after = (folder / "run" / "checkpoints" / f"step-{s:06}" for s in (STEPS - 1, STEPS))
@@ -196,11 +194,12 @@ def check(vkmoe, folder, name, source, sharp):
     rows = [(encode(t["prompt"]), encode(t["completion"]) + [end]) for t in texts]
     ours = load_file(after / "adam_m.safetensors")
     factors = factors_of(folder / "adapter", config["num_hidden_layers"])
-    theirs = {k: Model(m, factors, *how).gradients(rows) for k, how in REFERENCES.items()}
+    theirs = {name: Model(m, factors, *how).gradients(rows) for name, how in REFERENCES.items()}
     rounded, plain = (cosines(ours, theirs[k]) for k in ("rounded", "plain"))
     torch_least = min(cosines(theirs["rounded fp32"], theirs["rounded"]).values())
+    floor = 0.999 if sharp else min(0.9999, 1 - 2 * (1 - torch_least))
     k = min(rounded, key=rounded.get)
-    ok = rounded[k] >= (0.999 if sharp else 0.9999) and (sharp or min(plain.values()) >= 0.999)
+    ok = rounded[k] >= floor and (sharp or min(plain.values()) >= 0.999)
     print(f"{name:26} least cosine with rounding {rounded[k]:.6f} ({k}; torch's fp32 {torch_least:.6f}), "
           f"plain {min(plain.values()):.6f}{'' if ok else '  FAILED'}", flush=True)
     return ok
