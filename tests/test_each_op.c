@@ -27,7 +27,8 @@ enum { PROMPTS = 2, EACH = 2, N = PROMPTS * EACH, NEW = 12 };
 
 /* What an output's error is measured by, and the largest there is in units of 2^-24 of that; of
  * bf16 outputs, and fp32 ones that hold rounded values, half a unit of the last place (2^-8 of the
- * value) comes on top. Measured errors are a fourth of the bounds or more. */
+ * value) comes on top. What is measured is printed beside the
+ * bounds: at most four fifths of them, a fourth for most. */
 typedef enum {
     OF_LARGEST, /* the tensor's largest value: kernels of a few roundings, and short sums */
     OF_TERMS,   /* the same kernel's output of absolute inputs: sums of products */
