@@ -152,8 +152,7 @@ static void train(rig *r, uint32_t per) {
             scaled[i] = r->coef[t++] * (double)VKM_LOSS_SCALE;
         check(vkm_write_f64(r->dev, vkm_view(r->work->coef, 0, r->work->n_comp), scaled, &err),
               &err);
-        vkm_head_forward(&p, vkm_forward(&p));
-        vkm_backward(&p);
+        vkm_backward(&p, vkm_forward(&p));
     }
     vkm_weights_close_grad(r->s, r->weights);
     check(vkm_stream_flush(r->s, &err), &err);

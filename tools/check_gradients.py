@@ -3,13 +3,14 @@
 
 usage: python tools/check_gradients.py [--large] [build/vkmoe]   (needs: pip install torch==2.13.0 transformers safetensors)
 
-`vkmoe sft` trains both experts for some steps with adam_beta1 0 and no clip, so that the first moment it saves is the
-step's gradient; `vkmoe export` of the step before gives the factors it was taken at. torch computes the same gradient of
-the mean negative log-likelihood in float64, once with what enters a product rounded to bf16 in both passes as vkmoe
-does, once in plain fp32 (cosine of every factor at least .999). With rounding it is at least .9999, or, where torch's own
-fp32 with that rounding is further from its float64 (sums in fp32 flip roundings, and the small gradients of q_proj and
-k_proj of wide random models are differences of larger numbers), 1 - cosine is at most twice that of torch's worst factor.
-Models with channels 50 times larger: .999 with rounding; there rounding alone turns gradients, and plain fp32 is shown only.
+`vkmoe sft` trains both experts for some steps on 192 rows with adam_beta1 0 and no clip, so that the first moment it
+saves is the step's gradient; `vkmoe export` of the step before gives the factors it was taken at. torch computes the same
+gradient of the mean negative log-likelihood in float64, once with what enters a product rounded to bf16 in both passes as
+vkmoe does (cosine of every factor at least .9999), once in plain fp32 (at least .999). Sums in fp32 flip roundings at
+random, and over a batch that averages out: with the widths of a 0.6B model the least cosine is .99957 of 6 rows, .99986
+of 24, .99988 of 64, .99999 of 192, and torch's own fp32 with the same rounding, which is printed beside, has .99970,
+.99987, .99990, .99999. In models with channels 50 times larger rounding alone turns gradients: there the cosine with
+plain fp32 is held to that of the rounded float64 gradient with it.
 """
 import json
 import math
@@ -143,13 +144,11 @@ class Model:
         return torch.log_softmax(self.product(self.norm(x, "model.norm.weight"), self.w[head]), -1)
 
     def gradients(self, rows):
-        nll, n = 0, 0
-        for prompt, completion in rows:
+        n = sum(len(completion) for _, completion in rows)
+        for prompt, completion in rows:  # one at a time: the graph of all is gigabytes
             ids = torch.tensor(prompt + completion)
             at = torch.arange(len(prompt), len(ids))
-            nll = nll - self.logp(ids)[at - 1, ids[at]].sum()
-            n += len(at)
-        (nll / n).backward()
+            (-self.logp(ids)[at - 1, ids[at]].sum() / n).backward()
         return {k: v.grad for k, v in self.factors.items() if k.endswith((".dA", ".dB"))}
 
 
@@ -180,7 +179,7 @@ def check(vkmoe, folder, name, source, sharp):
     rng = random.Random(2)
     words = "one two three four five six seven eight nine ten def return if else for in range".split()
     texts = [{"prompt": " ".join(rng.choices(words, k=rng.randrange(2, 20))),
-              "completion": " " + " ".join(rng.choices(words, k=rng.randrange(2, 20)))} for _ in range(6)]
+              "completion": " " + " ".join(rng.choices(words, k=rng.randrange(2, 20)))} for _ in range(192)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(t) + "\n" for t in texts))
     call("sft", "--backend", "cpu", "--model", m, "--data", folder / "rows.jsonl", "--output_dir", folder / "run",
          "--sft_train", "both", "--lora_rank", RANK, "--max_steps", STEPS, "--warmup_steps", 0, "--learning_rate", 0.01,
@@ -197,11 +196,11 @@ def check(vkmoe, folder, name, source, sharp):
     theirs = {name: Model(m, factors, *how).gradients(rows) for name, how in REFERENCES.items()}
     rounded, plain = (cosines(ours, theirs[k]) for k in ("rounded", "plain"))
     torch_least = min(cosines(theirs["rounded fp32"], theirs["rounded"]).values())
-    floor = 0.999 if sharp else min(0.9999, 1 - 2 * (1 - torch_least))
-    k = min(rounded, key=rounded.get)
-    ok = rounded[k] >= floor and (sharp or min(plain.values()) >= 0.999)
+    rounding = min(cosines(theirs["rounded"], theirs["plain"]).values())
+    k, least = min(rounded, key=rounded.get), min(plain.values())
+    ok = rounded[k] >= 0.9999 and least >= (rounding - 0.001 if sharp else 0.999)
     print(f"{name:26} least cosine with rounding {rounded[k]:.6f} ({k}; torch's fp32 {torch_least:.6f}), "
-          f"plain {min(plain.values()):.6f}{'' if ok else '  FAILED'}", flush=True)
+          f"plain {least:.6f} (rounding alone {rounding:.6f}){'' if ok else '  FAILED'}", flush=True)
     return ok
 
 

@@ -9,8 +9,9 @@ each and their ratio, above 1 where vkmoe is faster:
   train    tokens a second of forward and backward with LoRA of rank 32 on every Linear (vkmoe: two experts of 2 x 8), no
            gradient of the frozen weights, logits of completion tokens only: 8 rows of 64 + 64 tokens
 and a GRPO step of the tiny testbed:
-  step     seconds of a step: 8 prompts x 8 rollouts of up to 44 tokens, a forward for activations, one for the reference,
-           one for the policy and its backward, AdamW; vkmoe (`train tiny --arm moe`) grades the rollouts, too
+  step     seconds of a step: 8 prompts x 8 rollouts of up to 44 tokens, a forward for activations, one over as many rows as
+           the pairs' sides, one for the reference, one for the policy and its backward, AdamW; vkmoe (`train tiny --arm moe`)
+           grades the rollouts, too
 """
 import gzip
 import json
@@ -71,11 +72,15 @@ def logp_of(model, ids, mask, start):
     return torch.log_softmax(logits, -1).gather(-1, ids[:, start:, None]).squeeze(-1)
 
 
-def grpo_step(model, optimizer, prompts):
-    """Prompts of token ids, 8 rollouts each; random rewards. Returns the rollouts' tokens."""
-    n = max(map(len, prompts))
-    ids = torch.tensor([[0] * (n - len(p)) + p for p in prompts]).repeat_interleave(8, 0)
-    mask = torch.tensor([[0] * (n - len(p)) + [1] * len(p) for p in prompts]).repeat_interleave(8, 0)
+def padded(rows):
+    n = max(map(len, rows))
+    return (torch.tensor([[0] * (n - len(r)) + r for r in rows]), torch.tensor([[0] * (n - len(r)) + [1] * len(r) for r in rows]))
+
+
+def grpo_step(model, optimizer, prompts, pairs):
+    """Prompts of token ids, 8 rollouts each, and whole sequences to read; random rewards. Returns the rollouts' tokens."""
+    ids, mask = (t.repeat_interleave(8, 0) for t in padded(prompts))
+    n = ids.shape[1]
     with torch.no_grad():
         ids = model.generate(ids, attention_mask=mask, max_new_tokens=44, do_sample=True, top_k=0, top_p=1.0, temperature=1.0)
         new = ids[:, n:]
@@ -83,6 +88,8 @@ def grpo_step(model, optimizer, prompts):
         live = ends.cumsum(1) - ends == 0
         mask = torch.cat([mask, live.long()], 1)
         old, reference = logp_of(model, ids, mask, n), logp_of(model, ids, mask, n)
+        pair_ids, pair_mask = padded(pairs)
+        model.model(pair_ids, attention_mask=pair_mask)
     reward = torch.rand(len(ids))
     advantage = reward - reward.view(-1, 8).mean(1).repeat_interleave(8)
     logp = logp_of(model, ids, mask, n)
@@ -95,21 +102,24 @@ def grpo_step(model, optimizer, prompts):
     return int(live.sum())
 
 
-def prompts_of_tiny(vkmoe):
+def rows_of_tiny(vkmoe):
+    """8 prompts, and 2 x 45 rows with completions: as many as data/tiny/pairs.md has."""
     with gzip.open(ROOT / "data/tiny/sft.jsonl.gz", "rt") as f:
-        rows = [json.loads(next(f)) for _ in range(8)]
+        messages = [json.loads(next(f))["messages"] for _ in range(90)]
+    lines = [{"messages": m[:-1]} for m in messages[:8]] + [{"messages": m} for m in messages]
     out = subprocess.run([vkmoe, "tokenize", "--model", ROOT / "data/tiny/warm1"], check=True, capture_output=True, text=True,
-                         input="".join(json.dumps({"messages": r["messages"][:-1]}) + "\n" for r in rows)).stdout
-    return [json.loads(line)["ids"] for line in out.splitlines()]
+                         input="".join(json.dumps(line) + "\n" for line in lines)).stdout
+    ids = [json.loads(line)["ids"] for line in out.splitlines()]
+    return ids[:8], ids[8:]
 
 
 def compare_steps(vkmoe, rounds):
     model = with_lora(transformers.AutoModelForCausalLM.from_pretrained(ROOT / "data/tiny/warm1", dtype=torch.float32), 16)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
-    prompts, theirs, mine = prompts_of_tiny(vkmoe), [], []
+    (prompts, pairs), theirs, mine = rows_of_tiny(vkmoe), [], []
     for i in range(rounds + 1):
         start = time.perf_counter()
-        grpo_step(model, optimizer, prompts)
+        grpo_step(model, optimizer, prompts, pairs)
         theirs.append(time.perf_counter() - start)
         with tempfile.TemporaryDirectory() as folder:
             subprocess.run([vkmoe, "train", "tiny", "--arm", "moe", "--model", ROOT / "data/tiny/warm1", "--max_steps", "3",

@@ -197,16 +197,16 @@ static void head_grad(const vkm_pass *p, const vkm_head_chunk *chunk) {
            .c = p->weights->head_grad, .m = v, .n = c, .kpa = k, .kpb = k, .n_seq = chunk->n_segs);
 }
 
-/* From w->coef to g->dx: the logits of a bounded number of rows are made again. */
-static void head_bwd(const vkm_pass *p) {
+/* From the last hidden states to g->dx. */
+static void head(const vkm_pass *p, vkm_tensor x_final) {
     vkm_work *w = p->w;
     const vkm_model *m = w->model;
-    uint32_t c = m->dims.C, v = m->dims.V, kp = vkm_op_kp(c), kv = vkm_op_kp(v);
+    uint32_t c = m->dims.C, v = m->dims.V, kv = vkm_op_kp(v);
+    vkm_head_begin(p, x_final);
     for (uint32_t i = 0; i < w->n_chunks; i++) {
         uint32_t row = w->chunks[i].row, n = w->chunks[i].n;
-        VKM_OP(p->s, gemm, .a = vkm_view(w->nc, (uint64_t)row * kp, vkm_op_size(n, c)),
-               .b = m->head, .c = w->logits, .m = n, .n = v, .k = kp, .kpa = kp, .kpb = kp,
-               .ldc = v);
+        vkm_head_rows(p, row, n);
+        if (p->loss) p->loss(p, row, n);
         VKM_OP(p->s, logits_bwd, .logits = w->logits, .targets = vkm_view(w->targets, row, n),
                .m = vkm_view(w->m, row, n), .l = vkm_view(w->l, row, n),
                .coef = vkm_view(w->coef, row, n), .d = w->dlogits, .n_rows = n, .n_vocab = v);
@@ -223,14 +223,14 @@ static void head_bwd(const vkm_pass *p) {
            .n_rows = w->n_comp, .n_cols = c);
 }
 
-void vkm_backward(const vkm_pass *p) {
+void vkm_backward(const vkm_pass *p, vkm_tensor x_final) {
     vkm_work *w = p->w;
     const vkm_model_config *d = &w->model->dims;
     const vkm_weight_lists *l = &w->lists;
     VKM_BUG_ON(w->has_prefix, "gradients of shared rows");
     VKM_BUG_ON(p->weights && !w->max.weights, "a workspace without room for weight gradients");
     if (p->adapter) VKM_OP(p->s, zero, .y = w->df, .n = w->n_seq * p->adapter->n_experts);
-    head_bwd(p);
+    head(p, x_final);
     for (uint32_t i = d->L; i-- > 0;) layer_bwd(p, i);
     if (p->weights)
         VKM_OP(p->s, embed_bwd, .dx = w->grads.dx, .ids = l->ids, .rows = l->id_rows,

@@ -108,6 +108,10 @@ typedef struct vkm_work {
  * quarter of what is free): a value for `keep`. */
 int vkm_work_may_keep(const vkm_model *model, uint32_t rows);
 
+/* How many of `rows` have their logits at one time, at least `least`: a value for `logit_rows`. The
+ * head's weights are read once for each so many. */
+uint32_t vkm_work_logit_rows(const vkm_model *model, uint32_t rows, uint32_t least);
+
 /* adapter: NULL for none. dry: as in vkm_model_load. */
 vkm_status vkm_work_new(const vkm_model *model, const vkm_adapter *adapter, vkm_work_limits max,
                         vkm_plan *dry, vkm_work **out, vkm_err *err) VKM_MUST_CHECK;
@@ -149,6 +153,10 @@ typedef struct vkm_pass {
     const struct vkm_decode *decode; /* attention over a cache in place of the batch's own rows */
     const vkm_batch_group *groups;   /* of the backward pass: all sequences once */
     uint32_t n_groups;
+    /* backward: records what makes w->coef of completion tokens [row, row + n) from their w->logp;
+     * NULL: w->coef stands already */
+    void (*loss)(const struct vkm_pass *p, uint32_t row, uint32_t n);
+    const void *loss_arg;
 } vkm_pass;
 
 /* Embedding and all layers over the batch: w->x[L] (or the last used of two) holds the residual
@@ -156,18 +164,18 @@ typedef struct vkm_pass {
 vkm_tensor vkm_forward(const vkm_pass *p);
 /* One layer, from its input to y; the backward pass calls it to recompute. */
 void vkm_layer_forward(const vkm_pass *p, uint32_t layer, vkm_tensor x, vkm_tensor y);
-/* Log-probability and entropy (nats) of every completion token: w->logp, w->entropy (N); also what
- * the backward pass needs of the head. */
+/* Log-probability and entropy (nats) of every completion token: w->logp, w->entropy (N). */
 void vkm_head_forward(const vkm_pass *p, vkm_tensor x_final);
 /* Its parts: the final norm of all completion rows, and rows [row, row + n) of the head, at most
  * max.logit_rows, whose logits stand in w->logits (n, V) until the next. row: a multiple of 16. */
 void vkm_head_begin(const vkm_pass *p, vkm_tensor x_final);
 void vkm_head_rows(const vkm_pass *p, uint32_t row, uint32_t n);
 
-/* Backward of the head and all layers from w->coef, dL/dlogp of each completion token times the
- * loss scale. Adds to the adapter's group gradients (scaled by w->g), which are moved to the step's
+/* The head's forward and backward, a chunk of rows after the other so that logits are made once,
+ * and the backward of all layers. x_final: what vkm_forward of the same pass returned. Writes
+ * w->logp and w->entropy; w->coef is dL/dlogp of each completion token times the loss scale. Adds to the adapter's group gradients (scaled by w->g), which are moved to the step's
  * where a group closes, to w->df, and to the weights' gradients: sequence after sequence, so no cut
- * into micro-batches changes a bit. Needs w->x of vkm_forward with the same pass. */
-void vkm_backward(const vkm_pass *p);
+ * into micro-batches changes a bit. */
+void vkm_backward(const vkm_pass *p, vkm_tensor x_final);
 
 #endif

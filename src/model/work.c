@@ -118,6 +118,13 @@ int vkm_work_may_keep(const vkm_model *model, uint32_t rows) {
     return row * rows <= (budget ? budget / 4 : 1ull << 30);
 }
 
+uint32_t vkm_work_logit_rows(const vkm_model *model, uint32_t rows, uint32_t least) {
+    enum { MOST_LOGITS = 1 << 25 }; /* 128 MiB */
+    uint32_t n = MOST_LOGITS / model->dims.V;
+    if (n > rows) n = rows;
+    return n > least ? n : least;
+}
+
 vkm_status vkm_work_new(const vkm_model *model, const vkm_adapter *adapter, vkm_work_limits max,
                         vkm_plan *dry, vkm_work **out, vkm_err *err) {
     vkm_work *w = vkm_calloc(1, sizeof *w, "a workspace", err);

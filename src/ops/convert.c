@@ -66,38 +66,21 @@ VKM_REF(f32_to_bf16) {
     FOR_PART(i, 2ull * a->n_words) y[i] = stb(x[i]);
 }
 
-/* One panel, in blocks of 8 words of K: rounding runs along a row of x, stores along a row of
- * words. */
-VKM_IN_REF void pack_panel(const real *x, uint32_t ldx, uint32_t rows, uint32_t n_cols,
-                           bf16 *panel) {
-    enum { BLOCK = 16 };
-    uint32_t kp = vkm_op_kp(n_cols);
-    for (uint32_t k0 = 0; k0 < kp; k0 += BLOCK) {
-        uint32_t n = n_cols - k0 < BLOCK ? n_cols - k0 : BLOCK;
-        uint32_t words = (kp - k0 < BLOCK ? kp - k0 : BLOCK) / 2;
-        bf16 block[16][BLOCK];
-        memset(block, 0, sizeof block);
-        for (uint32_t r = 0; r < rows; r++) {
-            const real *from = x + (uint64_t)r * ldx + k0;
-            if (n == BLOCK)
-                for (uint32_t j = 0; j < BLOCK; j++) block[r][j] = stb(from[j]);
-            else
-                for (uint32_t j = 0; j < n; j++) block[r][j] = stb(from[j]);
-        }
-        for (uint32_t w = 0; w < words; w++)
-            for (uint32_t r = 0; r < 16; r++)
-                memcpy(panel + (uint64_t)(k0 / 2 + w) * 32 + 2ull * r, &block[r][2 * w],
-                       2 * sizeof(bf16));
-    }
-}
-
 VKM_REF(pack_f32) {
     const real *x = ref_f32(a->x); /* (n_rows, ldx) */
     bf16 *y = ref_bf16(a->y);
-    FOR_PART(panel, vkm_round_up(a->n_rows, 16) / 16) {
-        uint64_t row = 16 * panel;
-        uint32_t rows = a->n_rows - row < 16 ? (uint32_t)(a->n_rows - row) : 16;
-        pack_panel(x + row * a->ldx, a->ldx, rows, a->n_cols, y + row * vkm_op_kp(a->n_cols));
+    uint32_t kp = vkm_op_kp(a->n_cols);
+    FOR_PART(panel, vkm_div_up(a->n_rows, VKM_OP_ROWS)) {
+        uint64_t row = panel * VKM_OP_ROWS;
+        uint32_t live = vkm_op_rows_live(row, a->n_rows);
+        for (uint32_t k = 0; k < a->n_cols; k += VKM_ROW_CHUNK) {
+            vkm_op_rows v;
+            uint32_t n = a->n_cols - k < VKM_ROW_CHUNK ? a->n_cols - k : VKM_ROW_CHUNK;
+            for (uint32_t r = 0; r < live; r++)
+                memcpy(v[r], x + (row + r) * a->ldx + k, n * sizeof v[r][0]);
+            vkm_op_rows_store(y, row, k, v, live, n, kp);
+        }
+        vkm_op_rows_end(y, row, a->n_cols, kp);
     }
 }
 

@@ -71,8 +71,10 @@ static inline real largest(const real *x, uint32_t n) {
     real m[LANES];
     uint32_t j = 0;
     for (uint32_t k = 0; k < LANES; k++) m[k] = x[0];
-    for (; j + LANES <= n; j += LANES)
-        for (uint32_t k = 0; k < LANES; k++) m[k] = x[j + k] > m[k] ? x[j + k] : m[k];
+    for (; j + LANES <= n; j += LANES) {
+        const real *from = x + j;
+        for (uint32_t k = 0; k < LANES; k++) m[k] = from[k] > m[k] ? from[k] : m[k];
+    }
     for (; j < n; j++) m[0] = x[j] > m[0] ? x[j] : m[0];
     for (uint32_t k = 1; k < LANES; k++) m[0] = m[k] > m[0] ? m[k] : m[0];
     return m[0];
@@ -101,8 +103,9 @@ VKM_REF(lse_block) {
             for (uint32_t k = 0; k < SIDE; k++) {
                 uint32_t most = n[k] < j0 ? 0 : n[k] - j0 < STEP ? n[k] - j0 : STEP;
                 real t[STEP] = {0}, td[STEP] = {0};
+                const real *from = row[k] + j0;
                 for (uint32_t j = 0; j < most; j++) {
-                    real d = subc(row[k][j0 + j], m[k]);
+                    real d = subc(from[j], m[k]);
                     t[j] = vkm_exp(d);
                     td[j] = t[j] == 0 ? 0 : mulc(t[j], d); /* d may be -Inf there */
                 }
@@ -150,24 +153,27 @@ VKM_REF(logits_bwd) {
     const real *x = ref_f32(a->logits); // (n,V)
     bf16 *d = ref_bf16(a->d);           // operand (n,V)
     uint32_t kp = vkm_op_kp(a->n_vocab);
-    FOR_PART(i, vkm_round_up(a->n_rows, 16)) {
-        int pad = i >= a->n_rows;
-        real m = pad ? 0 : ref_f32(a->m)[i], coef = pad ? 0 : ref_f32(a->coef)[i];
-        real scale = pad ? 0 : vkm_div(1, ref_f32(a->l)[i]);
-        uint32_t target = pad ? 0 : ref_u32(a->targets)[i];
-        if (target >= a->n_vocab) target = a->n_vocab - 1;
-        uint32_t n_live = pad ? 0 : a->n_vocab;
-        for (uint32_t j0 = 0; j0 < n_live; j0 += VKM_VOCAB_BLOCK) {
-            uint32_t n = n_live - j0 < VKM_VOCAB_BLOCK ? n_live - j0 : VKM_VOCAB_BLOCK;
-            const real *row = x + i * a->n_vocab + j0;
-            real g[VKM_VOCAB_BLOCK];
+    uint32_t panels = vkm_div_up(a->n_rows, VKM_OP_ROWS);
+    uint32_t chunks = vkm_div_up(a->n_vocab, VKM_ROW_CHUNK);
+    FOR_PART(at, (uint64_t)panels * chunks) {
+        uint64_t row = at / chunks * VKM_OP_ROWS;
+        uint32_t live = vkm_op_rows_live(row, a->n_rows), j0 = (uint32_t)(at % chunks) * VKM_ROW_CHUNK;
+        uint32_t n = a->n_vocab - j0 < VKM_ROW_CHUNK ? a->n_vocab - j0 : VKM_ROW_CHUNK;
+        vkm_op_rows g;
+        for (uint32_t r = 0; r < live; r++) {
+            uint64_t i = row + r;
+            real m = ref_f32(a->m)[i], coef = ref_f32(a->coef)[i];
+            real scale = vkm_div(1, ref_f32(a->l)[i]);
+            uint32_t target = ref_u32(a->targets)[i];
+            if (target >= a->n_vocab) target = a->n_vocab - 1;
+            const real *from = x + i * a->n_vocab + j0;
             for (uint32_t j = 0; j < n; j++) {
-                real p = mulc(vkm_exp(subc(row[j], m)), scale);
-                g[j] = coef * ((j0 + j == target ? (real)1 : (real)0) - p);
+                real p = mulc(vkm_exp(subc(from[j], m)), scale);
+                g[r][j] = coef * ((j0 + j == target ? (real)1 : (real)0) - p);
             }
-            vkm_oprow_store(d, i, j0, g, n, kp);
         }
-        vkm_oprow_zero(d, i, n_live, kp, kp);
+        vkm_op_rows_store(d, row, j0, g, live, n, kp);
+        if (j0 + n == a->n_vocab) vkm_op_rows_end(d, row, a->n_vocab, kp);
     }
 }
 

@@ -1,7 +1,7 @@
 /* The adapter's small kernels: what stands between its products, and reductions over sequences.
  * Per expert e of rank r an operand of the adapter holds kper = 2 * round_up(r, 4) columns: a first
  * part of r, zeros, a second part of r, zeros. y += f (B0 u + dB h) with u = dA x, h = A0 x + u. */
-#include "ops/twin.h"
+#include "ops/oprow.h"
 
 enum { PADDING = 0xffffffffu };
 
@@ -142,17 +142,45 @@ static void sources(uint32_t kp, uint32_t n_experts, uint32_t rank, source *out)
     }
 }
 
-/* Two neighbouring rows t of the stack's sum as columns of an operand (E r, T): its words lie side
- * by side, 16 ranks at a time. Rows that are no token's are zero. */
+/* The stack's sums of 16 rows from `row` on as columns of an operand (E r, T). Rows that are no
+ * token's are zero. */
 VKM_IN_REF void store_sums(const vkm_tensor t, const uint32_t *row_seq, uint32_t row,
                            uint32_t n_rows, uint32_t n_experts, uint32_t rank, uint32_t tp,
                            bf16 *y) {
-    uint32_t er = n_experts * rank;
-    for (uint32_t r = row; r < row + 2; r++) {
-        int valid = r < n_rows && row_seq[r] != PADDING;
-        stack x = stack_row(t, valid ? r : 0, n_experts, rank);
-        for (uint32_t j = 0; j < vkm_round_up(er, 16); j++)
-            y[vkm_op_index(j, r, tp)] = stb(valid && j < er ? x.second[j] + x.first[j] : 0);
+    uint32_t er = n_experts * rank, n = tp - row < 16 ? tp - row : 16;
+    for (uint32_t j0 = 0; j0 < er; j0 += VKM_OP_ROWS) {
+        vkm_op_rows v;
+        uint32_t live = vkm_op_rows_live(j0, er);
+        for (uint32_t c = 0; c < n; c++) {
+            int valid = row + c < n_rows && row_seq[row + c] != PADDING;
+            stack x = stack_row(t, valid ? row + c : 0, n_experts, rank);
+            for (uint32_t j = 0; j < live; j++)
+                v[j][c] = valid ? x.second[j0 + j] + x.first[j0 + j] : 0;
+        }
+        vkm_op_rows_store(y, j0, row, v, live, n, tp);
+    }
+}
+
+/* 16 rows of an adapter operand: of each expert one half of the stack, then both halves' sum, or
+ * the other way round. sum_part: the part that holds the sum. */
+VKM_IN_REF void store_parts(const vkm_tensor t, const source *from, uint64_t row, uint32_t n_rows,
+                            uint32_t n_experts, uint32_t rank, uint32_t sum_part, uint32_t kp,
+                            bf16 *y) {
+    uint32_t live = vkm_op_rows_live(row, n_rows);
+    for (uint32_t k = 0; k < kp; k += VKM_ROW_CHUNK) {
+        vkm_op_rows v;
+        uint32_t n = kp - k < VKM_ROW_CHUNK ? kp - k : VKM_ROW_CHUNK;
+        for (uint32_t r = 0; r < live; r++) {
+            stack x = stack_row(t, row + r, n_experts, rank);
+            const real *alone = sum_part ? x.first : x.second;
+            for (uint32_t i = 0; i < n; i++) {
+                source s = from[k + i];
+                v[r][i] = s.at == VOID         ? 0
+                          : s.part == sum_part ? x.first[s.at] + x.second[s.at]
+                                               : alone[s.at];
+            }
+        }
+        vkm_op_rows_store(y, row, k, v, live, n, kp);
     }
 }
 
@@ -164,19 +192,16 @@ VKM_REF(lora_mid_fwd) {
     real *h = ref_f32(a->h); // (T, E*r)
     source from[MOST_COLUMNS];
     sources(kp, a->n_experts, a->rank, from);
-    FOR_PART(row, vkm_round_up(a->n_rows, 16)) {
-        stack x = stack_row(a->t, row < a->n_rows ? row : 0, a->n_experts, a->rank);
-        for (uint32_t i = 0; i < kp; i++) {
-            uint32_t at = row < a->n_rows ? from[i].at : VOID;
-            real value = at == VOID ? 0 : x.first[at];
-            if (at != VOID && from[i].part) value = x.second[at] + value;
-            uh[vkm_op_index(row, i, kp)] = stb(value);
+    FOR_PART(panel, vkm_div_up(a->n_rows, VKM_OP_ROWS)) {
+        uint32_t row = (uint32_t)panel * VKM_OP_ROWS;
+        store_parts(a->t, from, row, a->n_rows, a->n_experts, a->rank, 1, kp, uh);
+        store_sums(a->t, row_seq, row, a->n_rows, a->n_experts, a->rank, tp, ht);
+        for (uint32_t r = row; r < row + vkm_op_rows_live(row, a->n_rows); r++) {
+            stack x = stack_row(a->t, r, a->n_experts, a->rank);
+            for (uint32_t j = 0; j < er; j++)
+                h[(uint64_t)r * er + j] = canon(x.second[j] + x.first[j]);
         }
-        for (uint32_t j = 0; j < er && row < a->n_rows; j++)
-            h[row * er + j] = canon(x.second[j] + x.first[j]);
     }
-    FOR_PART(pair, tp / 2)
-    store_sums(a->t, row_seq, 2 * (uint32_t)pair, a->n_rows, a->n_experts, a->rank, tp, ht);
 }
 
 VKM_REF(lora_mid_bwd) {
@@ -188,28 +213,30 @@ VKM_REF(lora_mid_bwd) {
     real *df = ref_f32(a->df); // (T, E)
     source from[MOST_COLUMNS];
     sources(kp, a->n_experts, a->rank, from);
-    FOR_PART(row, vkm_round_up(a->n_rows, 16)) {
-        stack x = stack_row(a->t, row < a->n_rows ? row : 0, a->n_experts, a->rank);
-        for (uint32_t i = 0; i < kp; i++) {
-            uint32_t at = row < a->n_rows ? from[i].at : VOID;
-            real value = at == VOID ? 0 : x.second[at];
-            if (at != VOID && !from[i].part) value = x.first[at] + value;
-            pz[vkm_op_index(row, i, kp)] = stb(value);
-        }
-        for (uint32_t e = 0; e < a->n_experts && row < a->n_rows; e++) {
-            real acc = 0;
-            for (uint32_t j = 0; j < a->rank && row_seq[row] != PADDING; j++) {
-                uint32_t u = e * 2 * half + j;
-                real vu = canon(x.first[e * a->rank + j] * ldb(uh[vkm_op_index(row, u, kp)]));
-                acc = canon(acc + vu);
-                real zh = x.second[e * a->rank + j] * ldb(uh[vkm_op_index(row, u + half, kp)]);
-                acc = canon(acc + canon(zh));
+    FOR_PART(panel, vkm_div_up(a->n_rows, VKM_OP_ROWS)) {
+        uint32_t row = (uint32_t)panel * VKM_OP_ROWS;
+        store_parts(a->t, from, row, a->n_rows, a->n_experts, a->rank, 0, kp, pz);
+        store_sums(a->t, row_seq, row, a->n_rows, a->n_experts, a->rank, tp, pt);
+    }
+    FOR_PART(panel, vkm_div_up(a->n_rows, VKM_OP_ROWS)) {
+        uint64_t row = panel * VKM_OP_ROWS;
+        uint32_t live = vkm_op_rows_live(row, a->n_rows);
+        for (uint32_t e = 0; e < a->n_experts; e++) {
+            real acc[VKM_OP_ROWS] = {0};
+            for (uint32_t j = 0; j < a->rank; j++) {
+                uint32_t at = e * a->rank + j, col = e * 2 * half + j;
+                const bf16 *u = uh + vkm_op_index(row, col, kp);
+                const bf16 *h = uh + vkm_op_index(row, col + half, kp);
+                for (uint32_t r = 0; r < live; r++) {
+                    stack x = stack_row(a->t, row + r, a->n_experts, a->rank);
+                    acc[r] = canon(acc[r] + canon(x.first[at] * ldb(u[2 * r])));
+                    acc[r] = canon(acc[r] + canon(x.second[at] * ldb(h[2 * r])));
+                }
             }
-            df[row * a->n_experts + e] = canon(acc);
+            for (uint32_t r = 0; r < live; r++)
+                df[(row + r) * a->n_experts + e] = row_seq[row + r] == PADDING ? 0 : canon(acc[r]);
         }
     }
-    FOR_PART(pair, tp / 2)
-    store_sums(a->t, row_seq, 2 * (uint32_t)pair, a->n_rows, a->n_experts, a->rank, tp, pt);
 }
 
 VKM_REF(lora_pack_t) {

@@ -73,16 +73,19 @@ VKM_REF(swiglu_fwd) {
     const real *gate = ref_f32(a->gate), *up = ref_f32(a->up); /* (T,F) */
     bf16 *y = ref_bf16(a->y);                                  /* operand (T,F) */
     uint32_t kp = vkm_op_kp(a->n_cols);
-    FOR_PART(row, vkm_round_up(a->n_rows, 16)) {
-        uint32_t n = row < a->n_rows ? a->n_cols : 0;
+    FOR_PART(panel, vkm_div_up(a->n_rows, VKM_OP_ROWS)) {
+        uint64_t row = panel * VKM_OP_ROWS;
+        uint32_t n = a->n_cols, live = vkm_op_rows_live(row, a->n_rows);
         for (uint32_t k = 0; k < n; k += VKM_ROW_CHUNK) {
-            real v[VKM_ROW_CHUNK];
+            vkm_op_rows v;
             uint32_t m = n - k < VKM_ROW_CHUNK ? n - k : VKM_ROW_CHUNK;
-            const real *g = gate + row * n + k, *u = up + row * n + k;
-            for (uint32_t j = 0; j < m; j++) v[j] = vkm_silu(g[j]) * u[j];
-            vkm_oprow_store(y, row, k, v, m, kp);
+            for (uint32_t r = 0; r < live; r++) {
+                const real *g = gate + (row + r) * n + k, *u = up + (row + r) * n + k;
+                for (uint32_t j = 0; j < m; j++) v[r][j] = vkm_silu(g[j]) * u[j];
+            }
+            vkm_op_rows_store(y, row, k, v, live, m, kp);
         }
-        vkm_oprow_zero(y, row, n, kp, kp);
+        vkm_op_rows_end(y, row, n, kp);
     }
 }
 
@@ -90,22 +93,25 @@ VKM_REF(swiglu_bwd) {
     const real *gate = ref_f32(a->gate), *up = ref_f32(a->up), *dy = ref_f32(a->dy); /* (T,F) */
     bf16 *dgate = ref_bf16(a->dgate), *dup = ref_bf16(a->dup); /* operands (T,F) */
     uint32_t kp = vkm_op_kp(a->n_cols);
-    FOR_PART(row, vkm_round_up(a->n_rows, 16)) {
-        uint32_t n = row < a->n_rows ? a->n_cols : 0;
+    FOR_PART(panel, vkm_div_up(a->n_rows, VKM_OP_ROWS)) {
+        uint64_t row = panel * VKM_OP_ROWS;
+        uint32_t n = a->n_cols, live = vkm_op_rows_live(row, a->n_rows);
         for (uint32_t k = 0; k < n; k += VKM_ROW_CHUNK) {
-            real vg[VKM_ROW_CHUNK], vu[VKM_ROW_CHUNK];
+            vkm_op_rows vg, vu;
             uint32_t m = n - k < VKM_ROW_CHUNK ? n - k : VKM_ROW_CHUNK;
-            uint64_t at = row * n + k;
-            for (uint32_t j = 0; j < m; j++) {
-                real g = gate[at + j], s = vkm_sigmoid(g);
-                vu[j] = dy[at + j] * vkm_silu_of(g, s);
-                vg[j] = dy[at + j] * up[at + j] * (((1 - s) * g + 1) * s); /* silu'(g) */
+            for (uint32_t r = 0; r < live; r++) {
+                uint64_t at = (row + r) * n + k;
+                for (uint32_t j = 0; j < m; j++) {
+                    real g = gate[at + j], s = vkm_sigmoid(g);
+                    vu[r][j] = dy[at + j] * vkm_silu_of(g, s);
+                    vg[r][j] = dy[at + j] * up[at + j] * (((1 - s) * g + 1) * s); /* silu'(g) */
+                }
             }
-            vkm_oprow_store(dgate, row, k, vg, m, kp);
-            vkm_oprow_store(dup, row, k, vu, m, kp);
+            vkm_op_rows_store(dgate, row, k, vg, live, m, kp);
+            vkm_op_rows_store(dup, row, k, vu, live, m, kp);
         }
-        vkm_oprow_zero(dgate, row, n, kp, kp);
-        vkm_oprow_zero(dup, row, n, kp, kp);
+        vkm_op_rows_end(dgate, row, n, kp);
+        vkm_op_rows_end(dup, row, n, kp);
     }
 }
 

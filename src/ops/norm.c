@@ -127,14 +127,17 @@ VKM_IN_REF real sum_of_squares(const real *x, uint32_t n) {
     enum { STEP = 32 };
     real acc[64] = {0};
     uint32_t i = 0;
-    for (; i + STEP <= n; i += STEP)
-        for (uint32_t l = 0; l < STEP; l++) acc[i % 64 + l] += canon(x[i + l] * x[i + l]);
+    for (; i + STEP <= n; i += STEP) {
+        const real *from = x + i;
+        real *to = acc + i % 64;
+        for (uint32_t l = 0; l < STEP; l++) to[l] += canon(from[l] * from[l]);
+    }
     for (; i < n; i++) acc[i % 64] += canon(x[i] * x[i]);
     return tree_of(acc);
 }
 
 /* 1 / rms of up to SIDE vectors of n that lie one after another. */
-enum { SIDE = 16 };
+enum { SIDE = VKM_OP_ROWS };
 VKM_IN_REF void rstds_of(const real *x, uint32_t n, uint32_t count, float eps, real *rstd) {
     real sum[SIDE] = {0};
     for (uint32_t i = 0; i < count; i++) sum[i] = sum_of_squares(x + (uint64_t)i * n, n);
@@ -143,13 +146,20 @@ VKM_IN_REF void rstds_of(const real *x, uint32_t n, uint32_t count, float eps, r
     memcpy(rstd, sum, count * sizeof *sum);
 }
 
-/* dx = rstd * (gain * dy) - x * pull, pull = rstd^3 / n * sum(gain * dy * x) */
-VKM_IN_REF real norm_pull(const real *dy, const real *x, const real *gain, real rstd, uint32_t n) {
+/* dx = rstd * (gain * dy) - x * pull, pull = rstd^3 / n * sum(gain * dy * x): that sum, then the
+ * pull of up to SIDE rows from it. */
+VKM_IN_REF real pull_sum(const real *dy, const real *x, const real *gain, uint32_t n) {
     real acc[64] = {0};
-    for (uint32_t i = 0; i < n; i += 64)
+    for (uint32_t i = 0; i < n; i += 64) {
+        const real *g = gain + i, *d = dy + i, *from = x + i;
         for (uint32_t l = 0, m = n - i < 64 ? n - i : 64; l < m; l++)
-            acc[l] += canon(canon(gain[i + l] * dy[i + l]) * x[i + l]);
-    return canon(vkm_div(rstd * rstd * rstd, (real)(int)n) * tree_of(acc));
+            acc[l] += canon(canon(g[l] * d[l]) * from[l]);
+    }
+    return tree_of(acc);
+}
+VKM_IN_REF void pulls_of(const real *rstd, uint32_t n, real *pull) {
+    for (uint32_t i = 0; i < SIDE; i++)
+        pull[i] = canon(vkm_div(rstd[i] * rstd[i] * rstd[i], (real)(int)n) * pull[i]);
 }
 static inline real norm_dx(real dy, real x, real gain, real rstd, real pull) {
     return canon(canon(rstd * canon(gain * dy)) - canon(x * pull));
@@ -161,20 +171,19 @@ VKM_REF(rmsnorm_fwd) {
     real *rstd = ref_f32(a->rstd);                           /* (T) */
     uint32_t n = a->n_cols, kp = vkm_op_kp(n);
     FOR_PART(panel, vkm_div_up(a->n_rows, SIDE)) {
-        uint64_t row = panel * SIDE, end = row + SIDE;
-        uint64_t live = end < a->n_rows ? end : a->n_rows;
-        rstds_of(x + row * n, n, (uint32_t)(live - row), a->eps, rstd + row);
-        for (; row < live; row++) {
-            for (uint32_t k = 0; k < n; k += VKM_ROW_CHUNK) {
-                real v[VKM_ROW_CHUNK];
-                uint32_t m = n - k < VKM_ROW_CHUNK ? n - k : VKM_ROW_CHUNK;
-                for (uint32_t j = 0; j < m; j++)
-                    v[j] = x[row * n + k + j] * rstd[row] * gain[k + j];
-                vkm_oprow_store(y, row, k, v, m, kp);
+        uint64_t row = panel * SIDE;
+        uint32_t live = vkm_op_rows_live(row, a->n_rows);
+        rstds_of(x + row * n, n, live, a->eps, rstd + row);
+        for (uint32_t k = 0; k < n; k += VKM_ROW_CHUNK) {
+            vkm_op_rows v;
+            uint32_t m = n - k < VKM_ROW_CHUNK ? n - k : VKM_ROW_CHUNK;
+            for (uint32_t r = 0; r < live; r++) {
+                const real *from = x + (row + r) * n + k, *by = gain + k, s = rstd[row + r];
+                for (uint32_t j = 0; j < m; j++) v[r][j] = from[j] * s * by[j];
             }
-            vkm_oprow_zero(y, row, n, kp, kp);
+            vkm_op_rows_store(y, row, k, v, live, m, kp);
         }
-        for (; row < end; row++) vkm_oprow_zero(y, row, 0, kp, kp);
+        vkm_op_rows_end(y, row, n, kp);
     }
 }
 
@@ -184,12 +193,21 @@ VKM_REF(rmsnorm_bwd) {
     const real *rstd = ref_f32(a->rstd);                 /* (T) */
     real *dx = ref_f32(a->dx);                           /* (T,C) */
     uint32_t n = a->n_cols;
-    FOR_PART(row, a->n_rows) {
-        const real *dy_row = dy + row * n, *x_row = x + row * n;
-        real *out = dx + row * n, r = rstd[row], pull = norm_pull(dy_row, x_row, gain, r, n);
-        for (uint32_t c = 0; c < n; c++) {
-            real d = norm_dx(dy_row[c], x_row[c], gain[c], r, pull);
-            out[c] = a->accumulate ? canon(out[c] + d) : d;
+    FOR_PART(side, vkm_div_up(a->n_rows, SIDE)) {
+        uint64_t row = side * SIDE;
+        uint32_t live = vkm_op_rows_live(row, a->n_rows);
+        real pull[SIDE] = {0}, by[SIDE] = {0};
+        memcpy(by, rstd + row, live * sizeof *by);
+        for (uint32_t r = 0; r < live; r++)
+            pull[r] = pull_sum(dy + (row + r) * n, x + (row + r) * n, gain, n);
+        pulls_of(by, n, pull);
+        for (uint32_t r = 0; r < live; r++) {
+            const real *dy_row = dy + (row + r) * n, *x_row = x + (row + r) * n;
+            real *out = dx + (row + r) * n;
+            for (uint32_t c = 0; c < n; c++) {
+                real d = norm_dx(dy_row[c], x_row[c], gain[c], by[r], pull[r]);
+                out[c] = a->accumulate ? canon(out[c] + d) : d;
+            }
         }
     }
 }
@@ -216,20 +234,31 @@ VKM_REF(headnorm_bwd) {
     const real *rstd = ref_f32(a->rstd);                 /* (T,H) */
     bf16 *dx = ref_bf16(a->dx);                          /* operand (T,H*D) */
     uint32_t n = a->head_dim, n_cols = a->n_heads * n, kp = vkm_op_kp(n_cols);
-    FOR_PART(row, vkm_round_up(a->n_rows, 16)) {
-        int live = row < a->n_rows;
-        for (uint32_t h = 0; live && h < a->n_heads; h++) {
-            uint64_t unit = row * a->n_heads + h;
-            const real *dy_unit = dy + unit * n, *x_unit = x + unit * n;
-            real v[VKM_ROW_CHUNK], r = rstd[unit], pull = norm_pull(dy_unit, x_unit, gain, r, n);
+    FOR_PART(panel, vkm_div_up(a->n_rows, VKM_OP_ROWS)) {
+        uint64_t row = panel * VKM_OP_ROWS;
+        uint32_t live = vkm_op_rows_live(row, a->n_rows);
+        for (uint32_t h = 0; h < a->n_heads; h++) {
+            vkm_op_rows v;
+            real pull[SIDE] = {0}, by[SIDE] = {0};
+            for (uint32_t r = 0; r < live; r++) {
+                uint64_t unit = (row + r) * a->n_heads + h;
+                by[r] = rstd[unit];
+                pull[r] = pull_sum(dy + unit * n, x + unit * n, gain, n);
+            }
+            pulls_of(by, n, pull);
             for (uint32_t k = 0; k < n; k += VKM_ROW_CHUNK) {
                 uint32_t m = n - k < VKM_ROW_CHUNK ? n - k : VKM_ROW_CHUNK;
-                for (uint32_t j = 0; j < m; j++)
-                    v[j] = norm_dx(dy_unit[k + j], x_unit[k + j], gain[k + j], r, pull);
-                vkm_oprow_store(dx, row, h * n + k, v, m, kp);
+                for (uint32_t r = 0; r < live; r++) {
+                    uint64_t unit = (row + r) * a->n_heads + h;
+                    const real *from_dy = dy + unit * n + k, *from_x = x + unit * n + k;
+                    const real *g = gain + k;
+                    for (uint32_t j = 0; j < m; j++)
+                        v[r][j] = norm_dx(from_dy[j], from_x[j], g[j], by[r], pull[r]);
+                }
+                vkm_op_rows_store(dx, row, h * n + k, v, live, m, kp);
             }
         }
-        vkm_oprow_zero(dx, row, live ? n_cols : 0, kp, kp);
+        vkm_op_rows_end(dx, row, n_cols, kp);
     }
 }
 

@@ -19,7 +19,6 @@ static vkm_work_limits work_limits(const vkm_policy_limits *m) {
     uint32_t rows = larger(larger(m->micro_rows, longest), m->rollouts);
     return (vkm_work_limits){.rows = rows,
                              .seqs = larger(rows / 16, m->rollouts),
-                             .logit_rows = larger(m->rollouts, 64),
                              .trains = m->trains};
 }
 
@@ -43,6 +42,7 @@ vkm_status vkm_policy_new(vkm_dev *dev, const char *model_folder, const vkm_poli
                        &p->model, err))
         goto fail;
     w.keep = max->trains && vkm_work_may_keep(p->model, w.rows);
+    w.logit_rows = vkm_work_logit_rows(p->model, w.rows, max->rollouts);
     if ((max->n_experts && vkm_adapter_new(dev, &p->model->dims, &a, dry, &p->adapter, err)) ||
         vkm_work_new(p->model, p->adapter, w, dry, &p->work, err) ||
         (max->max_new && vkm_gen_new(p->work, p->adapter, g, dry, &p->gen, err)) ||
@@ -287,8 +287,7 @@ vkm_status vkm_policy_rank_gradients(vkm_policy *p, vkm_example *x, uint32_t n, 
                          err))
             return err->status;
         vkm_pass pass = {.s = p->s, .w = p->work, .adapter = p->adapter, .rank_grads = 1};
-        vkm_head_forward(&pass, vkm_forward(&pass));
-        vkm_backward(&pass);
+        vkm_backward(&pass, vkm_forward(&pass));
         if (vkm_stream_flush(p->s, err) || read_pooled(p, b, count, NULL, err)) return err->status;
         if ((b->logp || b->entropy) && download_rows(p, b, count, err)) return err->status;
     }
@@ -344,6 +343,24 @@ static uint32_t groups_of(const vkm_example *x, uint32_t first, uint32_t count, 
     return n_groups;
 }
 
+typedef struct grpo_of {
+    const vkm_policy *policy;
+    const vkm_loss_options *o;
+} grpo_of;
+
+static void record_grpo(const vkm_pass *pass, uint32_t row, uint32_t n) {
+    const vkm_policy *p = ((const grpo_of *)pass->loss_arg)->policy;
+    const vkm_loss_options *o = ((const grpo_of *)pass->loss_arg)->o;
+    const vkm_work *w = p->work;
+    VKM_OP(p->s, grpo_loss, .logp = vkm_view(w->logp, row, n),
+           .logp_old = vkm_view(p->logp_old, row, n), .logp_ref = vkm_view(p->logp_ref, row, n),
+           .adv = p->adv, .weight = p->weight, .tok_seq = vkm_view(w->comp_seq, row, n),
+           .coef = vkm_view(w->coef, row, n),
+           .terms = vkm_view(p->terms, (uint64_t)VKM_TERM_WORDS * row, (uint64_t)VKM_TERM_WORDS * n),
+           .n = n, .importance = o->importance, .eps_low = o->eps_low, .eps_high = o->eps_high,
+           .beta = o->beta, .loss_scale = VKM_LOSS_SCALE);
+}
+
 static vkm_status train_micro_batch(vkm_policy *p, vkm_example *x, uint32_t n,
                                     const vkm_batch_group *groups, uint32_t n_groups,
                                     const vkm_loss_options *o, vkm_err *err) {
@@ -358,17 +375,19 @@ static vkm_status train_micro_batch(vkm_policy *p, vkm_example *x, uint32_t n,
         (o->beta > 0 && /* else it is not read */
          upload_tokens(p, p->logp_ref, x, n, offsetof(vkm_example, logp_ref), err)))
         return err->status;
-    vkm_pass pass = {
-        .s = p->s, .w = w, .adapter = p->adapter, .groups = groups, .n_groups = n_groups};
+    const grpo_of loss = {p, o};
+    vkm_pass pass = {.s = p->s,
+                     .w = w,
+                     .adapter = p->adapter,
+                     .groups = groups,
+                     .n_groups = n_groups,
+                     .loss = record_grpo,
+                     .loss_arg = &loss};
     (void)vkm_phase_go(VKM_PHASE_forward);
-    vkm_head_forward(&pass, vkm_forward(&pass));
-    VKM_OP(p->s, grpo_loss, .logp = w->logp, .logp_old = p->logp_old, .logp_ref = p->logp_ref,
-           .adv = p->adv, .weight = p->weight, .tok_seq = w->comp_seq, .coef = w->coef,
-           .terms = p->terms, .n = w->n_comp, .importance = o->importance, .eps_low = o->eps_low,
-           .eps_high = o->eps_high, .beta = o->beta, .loss_scale = VKM_LOSS_SCALE);
+    vkm_tensor hidden = vkm_forward(&pass);
     if (vkm_stream_flush(p->s, err)) return err->status;
     (void)vkm_phase_go(VKM_PHASE_backward);
-    vkm_backward(&pass);
+    vkm_backward(&pass, hidden);
     if (vkm_stream_flush(p->s, err) || download_rows(p, x, n, err) || read_terms(p, x, n, err))
         return err->status;
     float df[64 * VKM_MAX_EXPERTS];

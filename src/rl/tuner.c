@@ -10,20 +10,16 @@
 /* ---- opening --------------------------------------------------------------------------------- */
 
 static vkm_work_limits work_limits(const vkm_tuner *t, const vkm_config *c, uint32_t longest) {
-    enum { MOST_LOGITS = 1 << 25 }; /* of one piece of the head: 128 MiB */
     enum { MOST_ROWS = 65520 }; /* loops over the rows of a token: some drivers end them there */
     uint64_t step = (uint64_t)(c->per_device_train_batch_size * c->gradient_accumulation_steps);
     uint64_t rows = (uint64_t)c->micro_batch_tokens, most = step * vkm_seq_rows(longest);
     if (rows > most) rows = most;
     if (rows > MOST_ROWS) rows = MOST_ROWS;
     if (rows < vkm_seq_rows(longest)) rows = vkm_seq_rows(longest);
-    uint64_t logit_rows = MOST_LOGITS / t->model->dims.V;
-    if (logit_rows > rows) logit_rows = rows;
-    if (logit_rows < VKM_WEIGHT_LOGIT_ROWS) logit_rows = VKM_WEIGHT_LOGIT_ROWS;
     uint64_t seqs = rows / 16 < step ? rows / 16 : step;
     return (vkm_work_limits){.rows = (uint32_t)rows,
                              .seqs = (uint32_t)seqs,
-                             .logit_rows = (uint32_t)logit_rows,
+                             .logit_rows = vkm_work_logit_rows(t->model, (uint32_t)rows, VKM_WEIGHT_LOGIT_ROWS),
                              .trains = 1,
                              .keep = vkm_work_may_keep(t->model, (uint32_t)rows),
                              .weights = c->sft_train == VKM_sft_train_weights};
@@ -168,8 +164,7 @@ static vkm_status train_micro_batch(vkm_tuner *t, const vkm_seq *seqs, uint32_t 
     vkm_status st = vkm_write(t->dev, vkm_view(t->work->coef, 0, t->work->n_comp), host, err);
     free(host);
     if (st) return st;
-    vkm_head_forward(&pass, vkm_forward(&pass));
-    vkm_backward(&pass);
+    vkm_backward(&pass, vkm_forward(&pass));
     return vkm_stream_flush(t->s, err) ? err->status : add_sums(t, sums, err);
 }
 
