@@ -257,6 +257,7 @@ static void grpo_steps(const char *arm, const char *adam_v) {
     const vkm_gen_options how = {.dist = {.temperature = 1, .top_p = 1}, .seed = 3, .eos = eos};
     check(vkm_generate(r->policy->gen, rows, N, &how, keep, x, &err), &err);
     for (int step = 0; step < 2; step++) {
+        check(vkm_run_refresh(r, &err), &err);
         check(vkm_run_learn(r, x, N, &result, &err), &err);
         assert_true(result.updated);
         r->state.step++;

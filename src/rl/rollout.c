@@ -1,5 +1,6 @@
 /* From prompts to graded rollouts with advantages. Grading runs beside generation: a completion is
- * submitted when the host sees it end, while others are still sampled. */
+ * submitted when the host sees it end, while others are still sampled; in training the pairs are read
+ * while the last grades are awaited. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,7 +132,8 @@ vkm_status vkm_run_sample(vkm_run *r, vkm_rollout *x, uint32_t n, const vkm_draw
                          .eos = r->hf.eos,
                          .n_eos = r->hf.n_eos};
     vkm_progress_begin(&s.bar, "rollouts", 0, m);
-    if (!vkm_generate(r->policy->gen, rows, m, &o, finished, &s, err))
+    if (!vkm_generate(r->policy->gen, rows, m, &o, finished, &s, err) &&
+        (!how->meanwhile || !how->meanwhile(r, err)))
         (void)!collect_grades(&s, err);
     vkm_progress_end(&s.bar);
 done:
@@ -301,7 +303,10 @@ static vkm_status make_group(vkm_run *r, uint32_t step, uint32_t group, const pi
 vkm_status vkm_run_collect(vkm_run *r, uint32_t step, vkm_ids *prompts, vkm_rollout *x,
                            vkm_err *err) {
     uint32_t groups = (uint32_t)r->c.num_prompts, n = (uint32_t)r->c.num_generations;
-    const vkm_draw how = {.temperature = r->c.temperature, .step = step, .draw = VKM_DRAW_TRAIN};
+    const vkm_draw how = {.temperature = r->c.temperature,
+                          .step = step,
+                          .draw = VKM_DRAW_TRAIN,
+                          .meanwhile = vkm_run_refresh};
     pick *picks = vkm_calloc(groups, sizeof *picks, "a step", err);
     if (!picks || pick_problems(r, step, picks, err)) goto done;
     for (uint32_t i = 0; i < groups; i++)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/phase.h"
 #include "rl/run.h"
 
 static uint32_t width(const vkm_run *r) {
@@ -83,6 +84,16 @@ vkm_status vkm_run_read_pairs(vkm_run *r, int first, vkm_err *err) {
 done:
     free(v);
     free(act);
+    return err->status;
+}
+
+vkm_status vkm_run_refresh(vkm_run *r, vkm_err *err) {
+    if (!vkm_arm_reads_pairs(r->arm) || !r->state.step ||
+        r->state.step % (uint32_t)r->c.refresh_every)
+        return VKM_OK;
+    vkm_phase was = vkm_phase_go(VKM_PHASE_activations);
+    (void)!vkm_run_read_pairs(r, 0, err);
+    (void)vkm_phase_go(was);
     return err->status;
 }
 

@@ -103,6 +103,8 @@ typedef struct vkm_rollout {
 typedef struct vkm_draw {
     double temperature;
     uint32_t step, draw; /* Philox counter; draw tells training (0) and evaluation apart */
+    /* what to do while the last grades are awaited, or NULL */
+    vkm_status (*meanwhile)(vkm_run *r, vkm_err *err);
 } vkm_draw;
 enum { VKM_DRAW_TRAIN = 0, VKM_DRAW_EVAL = 1 /* of the first set; the others follow */ };
 
@@ -143,7 +145,7 @@ typedef struct vkm_step_result {
     int updated; /* 0: every group was skipped, or a tripwire */
 } vkm_step_result;
 
-/* Routes, forward and backward, update. */
+/* Routes, forward and backward, update; vkm_run_refresh comes before (vkm_run_collect calls it). */
 vkm_status vkm_run_learn(vkm_run *r, vkm_rollout *x, uint32_t n, vkm_step_result *out,
                          vkm_err *err) VKM_MUST_CHECK;
 
@@ -163,6 +165,8 @@ vkm_status vkm_run_heal(vkm_run *r, vkm_err *err) VKM_MUST_CHECK;
 /* Reads the pairs' activations: calibrates the router (first time) or refreshes it; gives the gate
  * its direction. */
 vkm_status vkm_run_read_pairs(vkm_run *r, int first, vkm_err *err) VKM_MUST_CHECK;
+/* The same where this step is due to read them again (refresh_every). */
+vkm_status vkm_run_refresh(vkm_run *r, vkm_err *err) VKM_MUST_CHECK;
 
 /* The w of a step's live rollouts x[back[i]], examples ex (n): a source, then a placebo. */
 vkm_status vkm_run_route(vkm_run *r, vkm_rollout *x, vkm_example *ex, const uint32_t *back,

@@ -242,9 +242,6 @@ vkm_status vkm_run_learn(vkm_run *r, vkm_rollout *x, uint32_t n, vkm_step_result
     if (!ex || !back) goto done;
     for (uint32_t i = 0; i < n; i++) x[i].w = NAN;
     uint32_t n_live = live_examples(r, x, n, ex, back);
-    if (vkm_arm_reads_pairs(r->arm) && r->state.step &&
-        r->state.step % (uint32_t)r->c.refresh_every == 0 && vkm_run_read_pairs(r, 0, err))
-        goto done;
     if (n_live == 0) goto done; /* nothing to learn from: nothing is updated, nothing decays */
     if (vkm_run_route(r, x, ex, back, n_live, err) ||
         gradients(r, x, n, ex, back, n_live, out, err))
