@@ -130,14 +130,19 @@ LANES_TARGET static void LANES_FN(dkv_lanes)(const vkm_args_attn_bwd_dkv *a, att
 
     const uint32_t kp = vkm_op_kp(a->n_kv * n_dims);
     const uint32_t pad_end = kvh + 1 == a->n_kv ? kp : (kvh + 1) * n_dims;
-    bf16 *out = ref_bf16(a->dv);
+    bf16 *out = ref_bf16(a->dv), rounded[2][LANES];
+    const uint32_t live = first < seq.len ? attn_min(seq.len - first, LANES) : 0;
+    for (uint32_t d = 0; d < n_dims; d += 2) {
+        for (uint32_t u = 0; u < 2; u++)
+            for (uint32_t i = 0; i < LANES; i++)
+                rounded[u][i] = stb(((const real *)&dv.group[d + u])[i]);
+        LANES_FN(words_store)(out, seq.row0 + first, kvh * n_dims + d, rounded[0], rounded[1], live,
+                              kp);
+    }
     for (uint32_t i = 0; i < LANES; i++) {
-        const int pad = first + i >= seq.len;
         const uint64_t row = seq.row0 + first + i;
-        for (uint32_t d = 0; d < n_dims; d++)
-            out[vkm_op_index(row, kvh * n_dims + d, kp)] = pad ? 0 : stb(dv.group[d][i]);
         for (uint32_t c = (kvh + 1) * n_dims; c < pad_end; c++) out[vkm_op_index(row, c, kp)] = 0;
-        if (pad) continue;
+        if (i >= live) continue;
         real *to = ref_f32(a->dk) + (row * a->n_kv + kvh) * n_dims;
         for (uint32_t d = 0; d < n_dims; d++) to[d] = canon(dk.group[d][i]);
     }

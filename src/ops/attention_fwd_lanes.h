@@ -76,13 +76,13 @@ LANES_TARGET static void LANES_FN(fwd_lanes)(const vkm_args_attn_fwd *a, attn_se
         const real *x = (const real *)&total[d];
         for (uint32_t i = 0; i < LANES; i++) out[d][i] = stb(vkm_div(x[i], l[i]));
     }
+    const uint32_t live = first < seq.len ? attn_min(seq.len - first, LANES) : 0;
+    for (uint32_t d = 0; d < n_dims; d += 2)
+        LANES_FN(words_store)(o, seq.row0 + first, h * n_dims + d, out[d], out[d + 1], live, kp);
     for (uint32_t i = 0; i < LANES; i++) {
-        const int pad = first + i >= seq.len;
         const uint64_t row = seq.row0 + first + i;
-        for (uint32_t d = 0; d < n_dims; d++)
-            o[vkm_op_index(row, h * n_dims + d, kp)] = pad ? 0 : out[d][i];
         for (uint32_t c = (h + 1) * n_dims; c < pad_end; c++) o[vkm_op_index(row, c, kp)] = 0;
-        if (pad) continue;
+        if (i >= live) continue;
         ref_f32(a->m)[row * a->n_heads + h] = m[i];
         ref_f32(a->l)[row * a->n_heads + h] = canon(l[i]);
     }

@@ -10,9 +10,10 @@
 #ifndef VKM_LANES_H
 #define VKM_LANES_H
 #if defined(__x86_64__) && !defined(VKM_TWIN64)
-#include <immintrin.h>
+#include "ops/transpose.h"
 
 #define LANES                 16
+#define LANES_TRANSPOSED      1
 #define LANES_FN(name)        name##_avx512
 #define LANES_TARGET          __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
 #define LANES_MADD(acc, x, y) ((vec)_mm512_fmadd_ps((__m512)(x), _mm512_set1_ps(y), (__m512)(acc)))
@@ -33,6 +34,8 @@
 #undef LANES_FN
 #undef LANES_TARGET
 #undef LANES_MADD
+
+#undef LANES_TRANSPOSED
 
 /* 2, 1 or 0, at most `limit`. */
 static inline int lanes_isa(int limit) {

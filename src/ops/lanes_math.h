@@ -6,8 +6,40 @@ typedef real LANES_FN(vec) __attribute__((vector_size(LANES * sizeof(real))));
 
 /* x[d] = element d of LANES rows. */
 LANES_TARGET static inline void LANES_FN(lanes_load)(vec *x, const bf16 *const *rows, uint32_t n) {
+    uint32_t done = 0;
+#ifdef LANES_TRANSPOSED
+    for (; done + 16 <= n; done += 16) {
+        uint32_t words[8][LANES];
+        for (uint32_t i = 0; i < LANES; i += 8) {
+            __m256i eight[8];
+            for (uint32_t r = 0; r < 8; r++)
+                eight[r] = _mm256_loadu_si256((const __m256i *)(const void *)(rows[i + r] + done));
+            vkm_transpose8(eight, &words[0][i], LANES);
+        }
+        for (uint32_t w = 0; w < 8; w++) {
+            real *even = (real *)&x[done + 2 * w], *odd = even + LANES;
+            for (uint32_t i = 0; i < LANES; i++) {
+                even[i] = ldb((bf16)(words[w][i] & 0xffff));
+                odd[i] = ldb((bf16)(words[w][i] >> 16));
+            }
+        }
+    }
+#endif
     for (uint32_t i = 0; i < LANES; i++)
-        for (uint32_t d = 0; d < n; d++) x[d][i] = ldb(rows[i][d]);
+        for (uint32_t d = done; d < n; d++) x[d][i] = ldb(rows[i][d]);
+}
+
+/* Columns k and k + 1, k even, of LANES rows of an operand, rows from one panel; those from `live`
+ * on are 0. */
+LANES_TARGET static inline void LANES_FN(words_store)(bf16 *y, uint64_t row, uint32_t k,
+                                                      const bf16 *even, const bf16 *odd,
+                                                      uint32_t live, uint32_t kp) {
+    bf16 words[LANES][2];
+    for (uint32_t i = 0; i < LANES; i++) {
+        words[i][0] = i < live ? even[i] : 0;
+        words[i][1] = i < live ? odd[i] : 0;
+    }
+    memcpy(y + vkm_op_index(row, k, kp), words, sizeof words);
 }
 
 /* y[u] = row first + u of a sequence, the last row repeated from `last` on; rows are `stride`
