@@ -132,7 +132,7 @@ static void product(vkm_operand a, vkm_operand b, tile t, uint32_t k, sums out) 
 #ifdef VKM_TWIN64
     vkm_rule4_naive(a, t.i0, t.rows, b, t.j0, t.cols, k, out[0], TILE_COLS);
 #else
-    vkm_tiler_best()(a, t.i0, t.rows, b, t.j0, t.cols, k, out[0], TILE_COLS);
+    vkm_tiler_best()(a, t.i0, t.rows, b, t.j0, t.cols, k, NULL, out[0], TILE_COLS);
 #endif
 }
 
@@ -149,23 +149,26 @@ VKM_REF(gemm) {
     }
 }
 
-/* y = canon(y + canon(f d)) for the rows of a tile with factors f; d is made only where one is not
- * 0. ld: of y. */
+/* y = canon(y + canon(f d)) for the rows of a tile with factors f; a factor of 0 adds nothing. ld: of
+ * y, whose columns are the tile's, up to a whole panel where `padded`. */
 VKM_IN_REF void add_scaled(vkm_operand a, vkm_operand b, tile t, uint32_t k, const real *f, real *y,
-                           uint64_t ld) {
+                           uint64_t ld, int padded) {
     int any = 0;
     for (uint32_t i = 0; i < t.rows; i++) any |= f[i] != 0;
-    if (!any) {
-        for (uint32_t i = 0; i < t.rows; i++)
-            for (uint32_t j = 0; j < t.cols; j++) y[i * ld + j] = canon(y[i * ld + j]);
+    if (!any) return;
+#ifndef VKM_TWIN64
+    if (k <= VKM_CHUNK && (padded || t.cols % VKM_PANEL == 0)) {
+        vkm_tiler_best()(a, t.i0, t.rows, b, t.j0, t.cols, k, f, y, ld);
         return;
     }
+#endif
+    (void)padded;
     sums d;
     product(a, b, t, k, d);
     for (uint32_t i = 0; i < t.rows; i++) {
         real *row = y + i * ld;
-        for (uint32_t j = 0; j < t.cols; j++)
-            row[j] = canon(row[j] + (f[i] == 0 ? 0 : canon(f[i] * d[i][j])));
+        for (uint32_t j = 0; j < t.cols && f[i] != 0; j++)
+            row[j] = canon(row[j] + canon(f[i] * d[i][j]));
     }
 }
 
@@ -183,7 +186,7 @@ VKM_IN_REF void linear_tile(const vkm_args_linear *a, tile t, sums y) {
             f[i] = seq == PADDING ? 0 : scale[(uint64_t)seq * a->n_experts + e];
         }
         add_scaled((vkm_operand){ref_bf16(a->a2) + skip, k2},
-                   (vkm_operand){ref_bf16(a->b2) + skip, k2}, t, a->kper, f, y[0], TILE_COLS);
+                   (vkm_operand){ref_bf16(a->b2) + skip, k2}, t, a->kper, f, y[0], TILE_COLS, 1);
     }
 }
 
@@ -239,7 +242,7 @@ VKM_REF(gemm_seg) {
                                        : 1;
             add_scaled((vkm_operand){ref_bf16(a->a) + skip, a->kpa},
                        (vkm_operand){ref_bf16(a->b) + skip, a->kpb}, t, vkm_op_kp(seqs[s][1]), g,
-                       c + (uint64_t)t.i0 * a->n + t.j0, a->n);
+                       c + (uint64_t)t.i0 * a->n + t.j0, a->n, 0);
         }
     }
 }

@@ -17,8 +17,10 @@ typedef struct pass {
     const uint16_t *b; /* the same place in the first panel of B */
     uint64_t b_stride; /* elements from panel to panel */
     uint32_t k;        /* of this chunk */
+    const float *scale; /* of the rows, or NULL */
     float *out;
-    uint32_t ld, first; /* first chunk: out = sums, else out += sums */
+    uint64_t ld;
+    uint32_t first; /* first chunk: out = sums, else out += sums; unread with a scale */
 } pass;
 typedef void (*micro_fn)(const pass *p);
 
@@ -34,13 +36,13 @@ INLINE void widen(const uint16_t *panel, uint32_t k, float (*out)[VKM_PANEL]) {
 /* Walks chunks, panels of B (max_panels at once) and rows (max_rows at once, then halves). micro is
  * a table [row class][panels - 1], row class c doing max_rows >> c rows. */
 INLINE void walk(vkm_operand a, uint32_t i0, uint32_t rows, vkm_operand b, uint32_t j0,
-                 uint32_t cols, uint32_t k, float *out, uint32_t ld, uint32_t max_rows,
-                 uint32_t max_panels, const micro_fn *micro) {
+                 uint32_t cols, uint32_t k, const float *scale, float *out, uint64_t ld,
+                 uint32_t max_rows, uint32_t max_panels, const micro_fn *micro) {
     _Alignas(64) chunk_a wide;
     uint32_t panels = vkm_div_up(cols, VKM_PANEL);
-    if (!k)
+    if (!k && !scale)
         for (uint32_t i = 0; i < rows; i++)
-            memset(out + (uint64_t)i * ld, 0, panels * VKM_PANEL * sizeof *out);
+            memset(out + i * ld, 0, panels * VKM_PANEL * sizeof *out);
     for (uint32_t k0 = 0; k0 < k; k0 += VKM_CHUNK) {
         uint32_t kn = k - k0 < VKM_CHUNK ? k - k0 : VKM_CHUNK;
         for (uint32_t i = 0; i < rows; i += VKM_PANEL)
@@ -56,7 +58,8 @@ INLINE void walk(vkm_operand a, uint32_t i0, uint32_t rows, vkm_operand b, uint3
             for (uint32_t i = 0, class; i < rows; i += max_rows >> class) {
                 for (class = 0; max_rows >> class > rows - i; class ++) continue;
                 p.a = &wide[i / VKM_PANEL][0][i % VKM_PANEL];
-                p.out = out + (uint64_t)i * ld + j * VKM_PANEL;
+                p.scale = scale ? scale + i : NULL;
+                p.out = out + i * ld + j * VKM_PANEL;
                 micro[class * max_panels + step - 1](&p);
             }
         }
@@ -65,9 +68,9 @@ INLINE void walk(vkm_operand a, uint32_t i0, uint32_t rows, vkm_operand b, uint3
 
 #define TILER(name, target, MAX_ROWS, MAX_PANELS)                                                  \
     target static void tiler_##name(vkm_operand a, uint32_t i0, uint32_t rows, vkm_operand b,      \
-                                    uint32_t j0, uint32_t cols, uint32_t k, float *out,            \
-                                    uint32_t ld) {                                                 \
-        walk(a, i0, rows, b, j0, cols, k, out, ld, MAX_ROWS, MAX_PANELS, micro_##name);            \
+                                    uint32_t j0, uint32_t cols, uint32_t k,                        \
+                                    const float *scale, float *out, uint64_t ld) {                 \
+        walk(a, i0, rows, b, j0, cols, k, scale, out, ld, MAX_ROWS, MAX_PANELS, micro_##name);     \
     }
 
 /* ---- portable C ---------------------------------------------------------------------------------
@@ -87,8 +90,11 @@ INLINE void micro_c(const pass *p, uint32_t rows) {
     }
     for (uint32_t r = 0; r < rows; r++)
         for (uint32_t j = 0; j < VKM_PANEL; j++) {
-            float *o = p->out + (uint64_t)r * p->ld + j;
-            *o = p->first ? sum[r][j] : *o + sum[r][j];
+            float *o = p->out + r * p->ld + j;
+            if (p->scale)
+                *o = p->scale[r] == 0 ? *o : vkm_canon(*o + vkm_canon(p->scale[r] * sum[r][j]));
+            else
+                *o = p->first ? sum[r][j] : *o + sum[r][j];
         }
 }
 static void micro_c4(const pass *p) {
@@ -115,6 +121,13 @@ static int always(void) {
 
 #define AVX2 __attribute__((target("avx2,fma")))
 
+AVX2 INLINE __m256 canon_avx2(__m256 x) {
+    const __m256i exponent = _mm256_set1_epi32(0x7f800000);
+    __m256i none = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_castps_si256(x), exponent),
+                                      _mm256_setzero_si256());
+    return _mm256_andnot_ps(_mm256_castsi256_ps(none), x);
+}
+
 AVX2 INLINE void micro_avx2(const pass *p, uint32_t rows) {
     const __m256i high = _mm256_set1_epi32((int)0xffff0000u);
     __m256 sum[4][2];
@@ -135,9 +148,14 @@ AVX2 INLINE void micro_avx2(const pass *p, uint32_t rows) {
     }
     for (uint32_t r = 0; r < rows; r++)
         for (uint32_t j = 0; j < 2; j++) {
-            float *o = p->out + (uint64_t)r * p->ld + 8 * j;
+            float *o = p->out + r * p->ld + 8 * j;
             __m256 s = sum[r][j];
-            _mm256_storeu_ps(o, p->first ? s : _mm256_add_ps(_mm256_loadu_ps(o), s));
+            if (!p->scale)
+                _mm256_storeu_ps(o, p->first ? s : _mm256_add_ps(_mm256_loadu_ps(o), s));
+            else if (p->scale[r] != 0) {
+                s = canon_avx2(_mm256_mul_ps(_mm256_set1_ps(p->scale[r]), s));
+                _mm256_storeu_ps(o, canon_avx2(_mm256_add_ps(_mm256_loadu_ps(o), s)));
+            }
         }
 }
 #define AVX2_MICRO(R)                                                                              \
@@ -158,6 +176,11 @@ static int has_avx2(void) {
  */
 
 #define AVX512 __attribute__((target("avx512f")))
+
+AVX512 INLINE __m512 canon_avx512(__m512 x) {
+    const __m512i exponent = _mm512_set1_epi32(0x7f800000);
+    return _mm512_maskz_mov_ps(_mm512_test_epi32_mask(_mm512_castps_si512(x), exponent), x);
+}
 
 AVX512 INLINE void micro_avx512(const pass *p, uint32_t rows, uint32_t panels) {
     const __m512i high = _mm512_set1_epi32((int)0xffff0000u);
@@ -183,9 +206,14 @@ AVX512 INLINE void micro_avx512(const pass *p, uint32_t rows, uint32_t panels) {
     }
     for (uint32_t r = 0; r < rows; r++)
         for (uint32_t j = 0; j < panels; j++) {
-            float *o = p->out + (uint64_t)r * p->ld + j * VKM_PANEL;
+            float *o = p->out + r * p->ld + j * VKM_PANEL;
             __m512 s = sum[r][j];
-            _mm512_storeu_ps(o, p->first ? s : _mm512_add_ps(_mm512_loadu_ps(o), s));
+            if (!p->scale)
+                _mm512_storeu_ps(o, p->first ? s : _mm512_add_ps(_mm512_loadu_ps(o), s));
+            else if (p->scale[r] != 0) {
+                s = canon_avx512(_mm512_mul_ps(_mm512_set1_ps(p->scale[r]), s));
+                _mm512_storeu_ps(o, canon_avx512(_mm512_add_ps(_mm512_loadu_ps(o), s)));
+            }
         }
 }
 #define AVX512_MICRO(R, P)                                                                         \
