@@ -16,6 +16,11 @@ static void every_row_is_listed_and_found(void **state) {
     assert_non_null(strstr(out, "train/tiny"));
     works(vkmoe("bench rope_fwd/tiny --backend cpu --repeat 1 --min-ms 1 --json"));
     assert_non_null(strstr(out, "\"name\":\"rope_fwd/tiny\""));
+    assert_non_null(strstr(out, "\"limit\":\"copy\""));
+    works(vkmoe("bench tiny-0 --backend cpu --repeat 1 --min-ms 1 --json"));
+    assert_non_null(strstr(out, "\"limit\":\"fma\""));
+    works(vkmoe("bench norm_fwd/tiny --backend cpu --repeat 1 --min-ms 1"));
+    assert_non_null(strstr(out, "furthest from its limit: "));
     fails_with(vkmoe("bench gem --backend cpu --list nonsense"), 2, "nonsense");
     fails_with(vkmoe("bench nonsense --backend cpu"), 2, "no row's name contains 'nonsense'");
 }

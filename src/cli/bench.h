@@ -32,6 +32,13 @@ typedef struct vkm_bench_group {
 
 extern const vkm_bench_group vkm_bench_kernels, vkm_bench_policy;
 
+/* What the device does at best: flops and bytes a second. Measured by the rows `fma` (chains of
+ * multiply-adds without memory) and `copy` (64 MiB read and written). */
+typedef struct vkm_bench_peaks {
+    double flops, bytes;
+} vkm_bench_peaks;
+vkm_status vkm_bench_peaks_of(vkm_bench *b, vkm_bench_peaks *out, vkm_err *err) VKM_MUST_CHECK;
+
 /* Best seconds of one call of `record`, which records work on b->s: once to warm up (pipelines),
  * then as often a measurement as min_s asks for. */
 vkm_status vkm_bench_time(vkm_bench *b, void (*record)(vkm_stream *s, const void *arg),

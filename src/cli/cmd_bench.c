@@ -35,20 +35,33 @@ static double rate(double quantity, double seconds) {
     return seconds > 0 ? quantity / seconds : 0;
 }
 
-static void print_row(const vkm_bench_row *row, const vkm_bench_result *r, int json) {
+/* The share of the time that the device's peaks would need, and which of them. */
+typedef struct limit {
+    double share;
+    const char *by;
+} limit;
+
+static limit limit_of(const vkm_bench_result *r, const vkm_bench_peaks *p) {
+    double compute = r->flops / p->flops, move = r->bytes / p->bytes;
+    if (r->seconds <= 0 || compute + move == 0) return (limit){0, "-"};
+    return compute > move ? (limit){compute / r->seconds, "fma"} : (limit){move / r->seconds, "copy"};
+}
+
+static void print_row(const vkm_bench_row *row, const vkm_bench_result *r, limit l, int json) {
     double gflops = rate(r->flops, r->seconds) / 1e9, gbs = rate(r->bytes, r->seconds) / 1e9;
     double tokens = rate(r->tokens, r->seconds);
     if (json) {
         printf("{\"name\":\"%s\",\"what\":\"%s\",\"seconds\":%.9g,\"flops\":%.17g,\"bytes\":%.17g,"
-               "\"gflop_per_s\":%.6g,\"gb_per_s\":%.6g,\"tokens_per_s\":%.6g}\n",
-               row->name, row->what, r->seconds, r->flops, r->bytes, gflops, gbs, tokens);
+               "\"gflop_per_s\":%.6g,\"gb_per_s\":%.6g,\"tokens_per_s\":%.6g,\"limit\":\"%s\","
+               "\"share\":%.4g}\n",
+               row->name, row->what, r->seconds, r->flops, r->bytes, gflops, gbs, tokens, l.by,
+               l.share);
     } else {
-        printf("%-24s %-34s %10.1f %9.1f %8.2f", row->name, row->what, 1e6 * r->seconds, gflops,
-               gbs);
-        if (r->tokens > 0)
-            printf(" %10.1f\n", tokens);
-        else
-            printf(" %10s\n", "-");
+        char many[32] = "-", share[32] = "-";
+        if (r->tokens > 0) snprintf(many, sizeof many, "%.1f", tokens);
+        if (l.share > 0) snprintf(share, sizeof share, "%.0f%% %s", 100 * l.share, l.by);
+        printf("%-24s %-40s %10.1f %9.1f %8.2f %10s %10s\n", row->name, row->what, 1e6 * r->seconds,
+               gflops, gbs, many, share);
     }
     fflush(stdout);
 }
@@ -76,12 +89,16 @@ vkm_status vkm_cmd_bench(int argc, char **argv, vkm_err *err) {
     if (vkm_cli_parse(opts, VKM_COUNTOF(opts), argc, argv, err)) return err->status;
     if (!strcmp(part, "grade") && !list) return vkm_bench_grade((int)repeat, json, err);
     vkm_bench b = {.repeat = (uint32_t)repeat, .min_s = min_ms / 1000};
+    vkm_bench_peaks peaks = {0};
+    const vkm_bench_row *worst = NULL;
+    limit least = {0};
     if (!list) {
         if (vkm_cli_open_device(&d, &b.dev, err)) return err->status;
         if (vkm_stream_new(b.dev, &b.s, err)) goto done;
+        if (vkm_bench_peaks_of(&b, &peaks, err)) goto done;
         if (!json)
-            printf("%-24s %-34s %10s %9s %8s %10s\n", "row", "what", "us", "GFLOP/s", "GB/s",
-                   "tokens/s");
+            printf("%-24s %-40s %10s %9s %8s %10s %10s\n", "row", "what", "us", "GFLOP/s", "GB/s",
+                   "tokens/s", "of limit");
     }
     for (size_t g = 0; g < VKM_COUNTOF(groups); g++)
         for (uint32_t i = 0; i < groups[g]->n; i++) {
@@ -97,8 +114,16 @@ vkm_status vkm_cmd_bench(int argc, char **argv, vkm_err *err) {
                 vkm_fail_in(err, "row '%s'", row->name);
                 goto done;
             }
-            print_row(row, &r, json);
+            limit l = limit_of(&r, &peaks);
+            if (l.share > 0 && (!worst || l.share < least.share)) {
+                worst = row;
+                least = l;
+            }
+            print_row(row, &r, l, json);
         }
+    if (worst && shown > 1 && !json)
+        printf("furthest from its limit: %s, %.1f%% of what %s allows\n", worst->name,
+               100 * least.share, least.by);
     if (list && strstr("grade", part))
         shown += printf("%-24s %s\n", "grade", "grading boxes, python3 and bwrap for each job") > 0;
     if (!shown) vkm_fail(err, VKM_USAGE, "no row's name contains '%s'; --list shows them", part);
