@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/file.h"
+#include "base/team.h"
 #include "vk/vk_private.h"
 
 /* ---- the cache on disk: a header of ours, since drivers trust what they are given
@@ -208,40 +209,102 @@ static vkm_status grow(vk_dev *vk, vkm_err *err) {
     return VKM_OK;
 }
 
-vkm_status vkm_vk_pipeline_get(vk_dev *vk, uint32_t kernel, const uint32_t *spec, int split,
-                               VkPipeline *out, vkm_err *err) {
-    if (2 * vk->n_pipelines >= vk->cap_pipelines && grow(vk, err)) return err->status;
-    vk_pipeline *p =
+VkPipeline vkm_vk_pipeline(const vk_dev *vk, uint32_t kernel, const uint32_t *spec, int split) {
+    const vk_pipeline *p =
         &vk->pipelines[place_of(vk->pipelines, vk->cap_pipelines, kernel, spec, split)];
-    if (!p->handle) {
-        const vk_kernel *k = &vk->kernels[kernel];
-        VkSpecializationMapEntry entries[VKM_MAX_SPEC];
-        uint32_t n = 0;
-        for (uint32_t i = 0; i < VKM_MAX_SPEC; i++)
-            if (spec[i]) entries[n++] = (VkSpecializationMapEntry){i, i * 4, 4};
-        VkSpecializationInfo special = {n, entries, sizeof p->spec, spec};
-        VkComputePipelineCreateInfo info = {
-            .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
-            .flags = split ? VK_PIPELINE_CREATE_DISPATCH_BASE_BIT : 0,
-            .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
-                      .stage = VK_SHADER_STAGE_COMPUTE_BIT,
-                      .module = k->module,
-                      .pName = "main",
-                      .pSpecializationInfo = &special},
-            .layout = k->layout,
-        };
-        double start = vkm_now_s();
-        VkPipeline made = VK_NULL_HANDLE;
-        VkResult r = vkCreateComputePipelines(vk->device, vk->cache, 1, &info, NULL, &made);
-        if (r) return vkm_vk_fail(vk, err, r, k->kernel->name);
-        vkm_debug("pipeline %s: %.0f ms", k->kernel->name, 1e3 * (vkm_now_s() - start));
-        p->kernel = kernel;
-        p->split = split;
-        memcpy(p->spec, spec, sizeof p->spec);
-        p->handle = made;
-        vk->n_pipelines++;
-        vk->cache_grew = 1;
+    VKM_BUG_ON(!p->handle, "%s has no pipeline yet", vk->kernels[kernel].kernel->name);
+    return p->handle;
+}
+
+/* One that is to be made, and how that went. */
+typedef struct order {
+    vk_pipeline p;
+    VkResult result;
+} order;
+
+typedef struct orders {
+    vk_dev *vk;
+    order *v;
+    uint32_t n;
+} orders;
+
+static void make(vk_dev *vk, order *o) {
+    vk_pipeline *p = &o->p;
+    const vk_kernel *k = &vk->kernels[p->kernel];
+    VkSpecializationMapEntry entries[VKM_MAX_SPEC];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < VKM_MAX_SPEC; i++)
+        if (p->spec[i]) entries[n++] = (VkSpecializationMapEntry){i, i * 4, 4};
+    VkSpecializationInfo special = {n, entries, sizeof p->spec, p->spec};
+    VkComputePipelineCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
+        .flags = p->split ? VK_PIPELINE_CREATE_DISPATCH_BASE_BIT : 0,
+        .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                  .stage = VK_SHADER_STAGE_COMPUTE_BIT,
+                  .module = k->module,
+                  .pName = "main",
+                  .pSpecializationInfo = &special},
+        .layout = k->layout,
+    };
+    double start = vkm_now_s();
+    o->result = vkCreateComputePipelines(vk->device, vk->cache, 1, &info, NULL, &p->handle);
+    vkm_debug("pipeline %s: %.0f ms", k->kernel->name, 1e3 * (vkm_now_s() - start));
+}
+
+/* Every n-th, so that each thread gets some of the heavy ones; the cache locks itself. */
+static void make_some(void *user, uint32_t i, uint32_t n) {
+    const orders *o = user;
+    for (; i < o->n; i += n) make(o->vk, &o->v[i]);
+}
+
+static vkm_status make_all(orders *o, vkm_err *err) {
+    uint32_t threads = vkm_cpu_count();
+    vkm_team *team;
+    if (threads > o->n) threads = o->n;
+    if (vkm_team_new(threads, &team, err)) return err->status;
+    vkm_team_run(team, make_some, o);
+    vkm_team_free(team);
+    o->vk->cache_grew = 1;
+    for (uint32_t i = 0; i < o->n; i++) {
+        vk_dev *vk = o->vk;
+        const vk_pipeline *p = &o->v[i].p;
+        if (!p->handle) {
+            (void)!vkm_vk_fail(vk, err, o->v[i].result, vk->kernels[p->kernel].kernel->name);
+        } else if (2 * ++vk->n_pipelines < vk->cap_pipelines || !grow(vk, err)) {
+            vk->pipelines[place_of(vk->pipelines, vk->cap_pipelines, p->kernel, p->spec, p->split)] =
+                *p;
+        } else {
+            vkDestroyPipeline(vk->device, p->handle, NULL);
+        }
     }
-    *out = p->handle;
-    return VKM_OK;
+    return err->status;
+}
+
+static int is_ordered(const orders *o, const vk_pipeline *p) {
+    for (uint32_t i = 0; i < o->n; i++) {
+        const vk_pipeline *q = &o->v[i].p;
+        if (q->kernel == p->kernel && q->split == p->split &&
+            !memcmp(q->spec, p->spec, sizeof q->spec))
+            return 1;
+    }
+    return 0;
+}
+
+vkm_status vkm_vk_pipelines_make(vk_dev *vk, const vkm_nodes *nodes, const vk_slice *slices,
+                                 uint32_t n, uint8_t *made, vkm_err *err) {
+    orders o = {.vk = vk};
+    if (!vk->cap_pipelines && grow(vk, err)) return err->status;
+    memset(made, 0, n);
+    for (uint32_t i = 0; i < n; i++) {
+        vk_pipeline p = {.kernel = slices[i].kernel, .split = slices[i].split};
+        memcpy(p.spec, nodes->v[slices[i].node].how.spec, sizeof p.spec);
+        uint32_t at = place_of(vk->pipelines, vk->cap_pipelines, p.kernel, p.spec, p.split);
+        if (vk->pipelines[at].handle || is_ordered(&o, &p)) continue;
+        if (!o.v && !(o.v = vkm_calloc(n - i, sizeof *o.v, "pipelines", err))) return err->status;
+        o.v[o.n++].p = p;
+        made[i] = 1;
+    }
+    if (o.n) (void)!make_all(&o, err);
+    free(o.v);
+    return err->status;
 }

@@ -147,8 +147,12 @@ void vkm_vk_pipelines_close(vk_dev *vk);
 /* Index of the kernel on this device, made if new. */
 vkm_status vkm_vk_kernel_get(vk_dev *vk, const vkm_kernel *kernel, uint32_t *out,
                              vkm_err *err) VKM_MUST_CHECK;
-vkm_status vkm_vk_pipeline_get(vk_dev *vk, uint32_t kernel, const uint32_t *spec, int split,
-                               VkPipeline *out, vkm_err *err) VKM_MUST_CHECK;
+/* Makes the pipelines that slices lack, side by side on all processors. made (n): 1 for the first
+ * slice of each. */
+vkm_status vkm_vk_pipelines_make(vk_dev *vk, const vkm_nodes *nodes, const vk_slice *slices,
+                                 uint32_t n, uint8_t *made, vkm_err *err) VKM_MUST_CHECK;
+/* One that has been made. */
+VkPipeline vkm_vk_pipeline(const vk_dev *vk, uint32_t kernel, const uint32_t *spec, int split);
 
 /* vk_submit.c */
 vkm_status vkm_vk_submit_open(vk_dev *vk, vkm_err *err) VKM_MUST_CHECK;
@@ -156,10 +160,9 @@ void vkm_vk_submit_close(vk_dev *vk);
 /* The next slices that fit one submit; at most cap, at least one unless all is done. */
 vkm_status vkm_vk_slices_next(vk_dev *vk, const vkm_nodes *nodes, vk_cursor *at, vk_slice *out,
                               uint32_t cap, uint32_t *n, vkm_err *err) VKM_MUST_CHECK;
-/* Records slices; queries: timestamps 2 i and 2 i + 1 around slice i (each_slice) or around all. */
-vkm_status vkm_vk_record(vk_dev *vk, VkCommandBuffer cb, const vkm_nodes *nodes,
-                         const vk_slice *slices, uint32_t n, VkQueryPool queries, int each_slice,
-                         vkm_err *err) VKM_MUST_CHECK;
+/* Records slices, whose pipelines have been made; queries: timestamps 2 i and 2 i + 1 around slice i (each_slice) or around all. */
+void vkm_vk_record(vk_dev *vk, VkCommandBuffer cb, const vkm_nodes *nodes, const vk_slice *slices,
+                   uint32_t n, VkQueryPool queries, int each_slice);
 void vkm_vk_full_barrier(VkCommandBuffer cb);
 vkm_status vkm_vk_queue_submit(vk_dev *vk, VkCommandBuffer cb, uint64_t *value,
                                vkm_err *err) VKM_MUST_CHECK;

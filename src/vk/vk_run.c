@@ -43,15 +43,14 @@ static vkm_status run_empty(vk_dev *vk, const vk_slice *s, VkPipeline pipeline, 
  * submit of many new kernels comes near the time-out, and no rate is learned from compiling. */
 static vkm_status compile_pipelines(vk_dev *vk, const vkm_nodes *nodes, const vk_slice *slices,
                                     uint32_t n, vkm_err *err) {
-    for (uint32_t i = 0; i < n; i++) {
+    uint8_t made[VK_SLICES];
+    VKM_BUG_ON(n > VK_SLICES, "%u slices", n);
+    if (vkm_vk_pipelines_make(vk, nodes, slices, n, made, err)) return err->status;
+    for (uint32_t i = 0; i < n && vk->dev->class == VKM_CLASS_CPU_DRIVER; i++) {
         const vk_slice *s = &slices[i];
-        uint32_t had = vk->n_pipelines;
-        VkPipeline pipeline;
-        if (vkm_vk_pipeline_get(vk, s->kernel, nodes->v[s->node].how.spec, s->split, &pipeline,
-                                err))
-            return err->status;
-        if (vk->n_pipelines > had && vk->dev->class == VKM_CLASS_CPU_DRIVER &&
-            run_empty(vk, s, pipeline, err))
+        if (made[i] &&
+            run_empty(vk, s, vkm_vk_pipeline(vk, s->kernel, nodes->v[s->node].how.spec, s->split),
+                      err))
             return err->status;
     }
     return VKM_OK;
@@ -69,8 +68,7 @@ vkm_status vkm_vk_run(vkm_dev *dev, const vkm_nodes *nodes, vkm_err *err) {
         if (vkm_vk_slices_next(vk, nodes, &at, slot->slices, cap, &n, err)) goto fail;
         if (compile_pipelines(vk, nodes, slot->slices, n, err)) goto fail;
         if (begin(vk, slot->cb, VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT, err)) goto fail;
-        if (vkm_vk_record(vk, slot->cb, nodes, slot->slices, n, slot->queries, each, err))
-            goto fail;
+        vkm_vk_record(vk, slot->cb, nodes, slot->slices, n, slot->queries, each);
         if (end(vk, slot->cb, err)) goto fail;
         slot->n_slices = n;
         slot->nodes = nodes;
@@ -154,8 +152,7 @@ static vkm_status add_segment(vk_dev *vk, const vkm_nodes *nodes, compiled *c, v
     c->segments[c->n++] = s;
     c->n_slices += s.n_slices;
     if (begin(vk, s.cb, VK_COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT, err)) return err->status;
-    if (vkm_vk_record(vk, s.cb, nodes, slices, s.n_slices, VK_NULL_HANDLE, 0, err))
-        return err->status;
+    vkm_vk_record(vk, s.cb, nodes, slices, s.n_slices, VK_NULL_HANDLE, 0);
     return end(vk, s.cb, err);
 }
 

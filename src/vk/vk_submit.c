@@ -124,9 +124,8 @@ static void push_block(const vkm_node *node, unsigned char *out) {
 }
 _Static_assert(offsetof(vkm_tensor, addr) == 0, "push_block copies the head of a tensor");
 
-vkm_status vkm_vk_record(vk_dev *vk, VkCommandBuffer cb, const vkm_nodes *nodes,
-                         const vk_slice *slices, uint32_t n, VkQueryPool queries, int each_slice,
-                         vkm_err *err) {
+void vkm_vk_record(vk_dev *vk, VkCommandBuffer cb, const vkm_nodes *nodes, const vk_slice *slices,
+                   uint32_t n, VkQueryPool queries, int each_slice) {
     const VkPipelineStageFlagBits end_stage = VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT;
     if (queries) vkCmdResetQueryPool(cb, queries, 0, each_slice ? 2 * n : 2);
     vkm_vk_full_barrier(cb);
@@ -137,9 +136,7 @@ vkm_status vkm_vk_record(vk_dev *vk, VkCommandBuffer cb, const vkm_nodes *nodes,
         const vkm_node *node = &nodes->v[s->node];
         const vk_kernel *k = &vk->kernels[s->kernel];
         unsigned char block[VKM_MAX_PUSH];
-        VkPipeline pipeline;
-        if (vkm_vk_pipeline_get(vk, s->kernel, node->how.spec, s->split, &pipeline, err))
-            return err->status;
+        VkPipeline pipeline = vkm_vk_pipeline(vk, s->kernel, node->how.spec, s->split);
         if (s->barrier || each_slice) vkm_vk_full_barrier(cb); /* timed ones must not overlap */
         if (queries && each_slice) vkCmdWriteTimestamp(cb, end_stage, queries, 2 * i);
         if (pipeline != bound) vkCmdBindPipeline(cb, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline);
@@ -155,7 +152,6 @@ vkm_status vkm_vk_record(vk_dev *vk, VkCommandBuffer cb, const vkm_nodes *nodes,
         if (queries && each_slice) vkCmdWriteTimestamp(cb, end_stage, queries, 2 * i + 1);
     }
     if (queries && !each_slice) vkCmdWriteTimestamp(cb, end_stage, queries, 1);
-    return VKM_OK;
 }
 
 /* ---- submits and waits
