@@ -443,6 +443,7 @@ vkm_status vkm_bench_peaks_of(vkm_bench *b, vkm_bench_peaks *out, vkm_err *err) 
     vkm_bench_result fma = {0}, copy = {0};
     vkm_bench quick = *b;
     quick.repeat = 1;
+    quick.min_s = 0.02;
     if (run_fma(&quick, &rows[0], &fma, err)) return err->status;
     if (fma.seconds < 0.1) quick.repeat = TRIES;
     if (run_fma(&quick, &rows[0], &fma, err) || run_copy(&quick, &rows[1], &copy, err))

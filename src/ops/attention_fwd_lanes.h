@@ -100,12 +100,13 @@ LANES_TARGET static void LANES_FN(fwd_block)(const vkm_args_attn_fwd *a, attn_se
 LANES_TARGET static void LANES_FN(decode_heads)(const vkm_args_attn_decode *a, decode_keys keys,
                                                 uint64_t row, uint32_t h0, uint32_t n_heads) {
     const uint32_t n_dims = a->head_dim;
-    const bf16 *rows[LANES > ATTN_STEP ? LANES : ATTN_STEP];
+    enum { SIDE = 2 }; /* blocks of keys at once: with the heads, as many sums as hide an addition */
+    const bf16 *rows[LANES];
     real q[ATTN_HEADS][ATTN_MAX_D], y[ATTN_STEP][ATTN_MAX_D];
     real acc[ATTN_HEADS][ATTN_MAX_D], total[ATTN_HEADS][ATTN_MAX_D];
     real m[ATTN_HEADS], l[ATTN_HEADS], lc[ATTN_HEADS];
     real *scores[ATTN_HEADS];
-    vec k[ATTN_MAX_D];
+    vec k[SIDE][ATTN_MAX_D];
 
     for (uint32_t g = 0; g < ATTN_HEADS; g++) {
         const uint64_t head = row * a->n_heads + h0 + attn_min(g, n_heads - 1);
@@ -118,20 +119,30 @@ LANES_TARGET static void LANES_FN(decode_heads)(const vkm_args_attn_decode *a, d
         l[g] = lc[g] = 0;
     }
 
-    for (uint32_t j = 0; j < keys.n; j += LANES) {
-        for (uint32_t i = 0; i < LANES; i++)
-            rows[i] = decode_row(&keys, keys.k, attn_min(j + i, keys.n - 1));
-        LANES_FN(lanes_load)(k, rows, n_dims);
-        vec s[ATTN_HEADS] = {{0}};
-        for (uint32_t d = 0; d < n_dims; d++) {
-            s[0] += k[d] * q[0][d];
-            s[1] += k[d] * q[1][d];
-            s[2] += k[d] * q[2][d];
-            s[3] += k[d] * q[3][d];
+    for (uint32_t j = 0; j < keys.n; j += SIDE * LANES) {
+        for (uint32_t b = 0; b < SIDE; b++) {
+            for (uint32_t i = 0; i < LANES; i++)
+                rows[i] = decode_row(&keys, keys.k, attn_min(j + b * LANES + i, keys.n - 1));
+            LANES_FN(lanes_load)(k[b], rows, n_dims);
         }
-        for (uint32_t g = 0; g < n_heads; g++)
-            for (uint32_t i = 0; i < LANES && j + i < keys.n; i++)
-                scores[g][j + i] = canon(s[g][i] * (real)a->scale);
+        vec s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0}, t0 = {0}, t1 = {0}, t2 = {0}, t3 = {0};
+        for (uint32_t d = 0; d < n_dims; d++) {
+            s0 = LANES_MADD(s0, k[0][d], q[0][d]);
+            s1 = LANES_MADD(s1, k[0][d], q[1][d]);
+            s2 = LANES_MADD(s2, k[0][d], q[2][d]);
+            s3 = LANES_MADD(s3, k[0][d], q[3][d]);
+            t0 = LANES_MADD(t0, k[1][d], q[0][d]);
+            t1 = LANES_MADD(t1, k[1][d], q[1][d]);
+            t2 = LANES_MADD(t2, k[1][d], q[2][d]);
+            t3 = LANES_MADD(t3, k[1][d], q[3][d]);
+        }
+        const vec s[ATTN_HEADS][SIDE] = {{s0, t0}, {s1, t1}, {s2, t2}, {s3, t3}};
+        for (uint32_t g = 0; g < n_heads; g++) {
+            const real *x = (const real *)s[g];
+            real scaled[SIDE * LANES];
+            for (uint32_t i = 0; i < SIDE * LANES; i++) scaled[i] = canon(x[i] * (real)a->scale);
+            memcpy(scores[g] + j, scaled, attn_min(keys.n - j, SIDE * LANES) * sizeof *scaled);
+        }
     }
     for (uint32_t g = 0; g < n_heads; g++) {
         real *x = scores[g];
@@ -152,7 +163,7 @@ LANES_TARGET static void LANES_FN(decode_heads)(const vkm_args_attn_decode *a, d
             }
             for (uint32_t d = 0; d < n_dims; d++) {
                 real t = acc[g][d];
-                for (uint32_t u = 0; u < ATTN_STEP; u++) t = madd(p[u], y[u][d], t);
+                for (uint32_t u = 0; u < ATTN_STEP; u++) t = LANES_MADD1(t, y[u][d], p[u]);
                 acc[g][d] = t;
             }
         }

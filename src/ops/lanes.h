@@ -3,7 +3,8 @@
  * LANES_CALL(name)(...). Lanes are outputs, so their number never changes a bit.
  *
  * LANES_MADD(acc, x, y) = acc + x y, x of lanes, y a number: for factors that are bf16 values,
- * whose product is exact, so that it does not matter whether it is fused.
+ * whose product is exact, so that it does not matter whether it is fused. LANES_MADD1: of numbers,
+ * for loops that become lanes.
  *
  * Vectors are the compilers' own (gcc and clang): they are cut to the machine's width before
  * functions are cloned, so target_clones would leave them at the narrowest width. */
@@ -17,23 +18,27 @@
 #define LANES_FN(name)        name##_avx512
 #define LANES_TARGET          __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
 #define LANES_MADD(acc, x, y) ((vec)_mm512_fmadd_ps((__m512)(x), _mm512_set1_ps(y), (__m512)(acc)))
+#define LANES_MADD1(acc, x, y) __builtin_fmaf(x, y, acc)
 #include "ops/lanes_math.h"
 #include LANES_BODY
 #undef LANES
 #undef LANES_FN
 #undef LANES_TARGET
 #undef LANES_MADD
+#undef LANES_MADD1
 
 #define LANES                 8
 #define LANES_FN(name)        name##_avx2
 #define LANES_TARGET          __attribute__((target("avx2,fma")))
 #define LANES_MADD(acc, x, y) ((vec)_mm256_fmadd_ps((__m256)(x), _mm256_set1_ps(y), (__m256)(acc)))
+#define LANES_MADD1(acc, x, y) __builtin_fmaf(x, y, acc)
 #include "ops/lanes_math.h"
 #include LANES_BODY
 #undef LANES
 #undef LANES_FN
 #undef LANES_TARGET
 #undef LANES_MADD
+#undef LANES_MADD1
 
 #undef LANES_TRANSPOSED
 
@@ -57,12 +62,14 @@ static inline int lanes_isa(int limit) {
 #define LANES          8
 #define LANES_FN(name) name##_any
 #define LANES_TARGET
-#define LANES_MADD(acc, x, y) ((acc) + (x) * (y))
+#define LANES_MADD(acc, x, y)  ((acc) + (x) * (y))
+#define LANES_MADD1(acc, x, y) ((acc) + (x) * (y))
 #include "ops/lanes_math.h"
 #include LANES_BODY
 #undef LANES
 #undef LANES_FN
 #undef LANES_TARGET
 #undef LANES_MADD
+#undef LANES_MADD1
 
 #endif
