@@ -155,7 +155,8 @@ static void learn(const char *arm, variant v, trace *t) {
             snprintf(checkpoint, sizeof checkpoint, "%s/checkpoints/step-%06u", in_dir(arm), step);
             if (vkm_run_restore(r, checkpoint, &err)) fail_msg("%s", err.msg);
         }
-        if (vkm_run_refresh(r, &err) || vkm_run_learn(r, x, ROLLOUTS, &result, &err) || vkm_run_hash(r, t->hash[step], &err))
+        if (vkm_run_refresh(r, &err) || vkm_run_learn(r, x, ROLLOUTS, &result, &err) ||
+            vkm_run_hash(r, t->hash[step], &err))
             fail_msg("%s: %s", arm, err.msg);
         assert_true(result.updated);
         r->state.step++;

@@ -117,8 +117,7 @@ static void chunks_count(void **unused) {
     float out[VKM_PANEL];
     vkm_rule4_naive((vkm_operand){a, K}, 0, 1, (vkm_operand){b, K}, 0, 1, K, out, VKM_PANEL);
     assert_true(out[0] == 16777216.0f + 256.0f);
-    vkm_tiler_best()((vkm_operand){a, K}, 0, 1, (vkm_operand){b, K}, 0, 1, K, NULL, out,
-                       VKM_PANEL);
+    vkm_tiler_best()((vkm_operand){a, K}, 0, 1, (vkm_operand){b, K}, 0, 1, K, NULL, out, VKM_PANEL);
     assert_true(out[0] == 16777216.0f + 256.0f);
     free(a), free(b);
 }

@@ -1,8 +1,8 @@
 /* Bench rows of the whole policy on random models (of the preset that the row's name ends in):
  * decoding and training, in tokens a second.
  * Operations: 2 a weight and token for a forward pass, 4 for a training step (forward, and the
- * gradient with respect to x; the weights are frozen), of the head for completion tokens only. Bytes:
- * the weights once a decoded token for all rows together. */
+ * gradient with respect to x; the weights are frozen), of the head for completion tokens only.
+ * Bytes: the weights once a decoded token for all rows together. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

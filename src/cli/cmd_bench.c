@@ -44,7 +44,8 @@ typedef struct limit {
 static limit limit_of(const vkm_bench_result *r, const vkm_bench_peaks *p) {
     double compute = r->flops / p->flops, move = r->bytes / p->bytes;
     if (r->seconds <= 0 || compute + move == 0) return (limit){0, "-"};
-    return compute > move ? (limit){compute / r->seconds, "fma"} : (limit){move / r->seconds, "copy"};
+    return compute > move ? (limit){compute / r->seconds, "fma"}
+                          : (limit){move / r->seconds, "copy"};
 }
 
 static void print_row(const vkm_bench_row *row, const vkm_bench_result *r, limit l, int json) {

@@ -173,9 +173,10 @@ void vkm_head_rows(const vkm_pass *p, uint32_t row, uint32_t n);
 
 /* The head's forward and backward, a chunk of rows after the other so that logits are made once,
  * and the backward of all layers. x_final: what vkm_forward of the same pass returned. Writes
- * w->logp and w->entropy; w->coef is dL/dlogp of each completion token times the loss scale. Adds to the adapter's group gradients (scaled by w->g), which are moved to the step's
- * where a group closes, to w->df, and to the weights' gradients: sequence after sequence, so no cut
- * into micro-batches changes a bit. */
+ * w->logp and w->entropy; w->coef is dL/dlogp of each completion token times the loss scale. Adds
+ * to the adapter's group gradients (scaled by w->g), which are moved to the step's where a group
+ * closes, to w->df, and to the weights' gradients: sequence after sequence, so no cut into
+ * micro-batches changes a bit. */
 void vkm_backward(const vkm_pass *p, vkm_tensor x_final);
 
 #endif

@@ -136,8 +136,8 @@ LANES_TARGET static void LANES_FN(dkv_lanes)(const vkm_args_attn_bwd_dkv *a, att
         for (uint32_t u = 0; u < 2; u++)
             for (uint32_t i = 0; i < LANES; i++)
                 rounded[u][i] = stb(((const real *)&dv.group[d + u])[i]);
-        LANES_FN(words_store)(out, seq.row0 + first, kvh * n_dims + d, rounded[0], rounded[1], live,
-                              kp);
+        LANES_FN(words_store)
+        (out, seq.row0 + first, kvh * n_dims + d, rounded[0], rounded[1], live, kp);
     }
     for (uint32_t i = 0; i < LANES; i++) {
         const uint64_t row = seq.row0 + first + i;

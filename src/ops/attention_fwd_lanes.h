@@ -100,7 +100,9 @@ LANES_TARGET static void LANES_FN(fwd_block)(const vkm_args_attn_fwd *a, attn_se
 LANES_TARGET static void LANES_FN(decode_heads)(const vkm_args_attn_decode *a, decode_keys keys,
                                                 uint64_t row, uint32_t h0, uint32_t n_heads) {
     const uint32_t n_dims = a->head_dim;
-    enum { SIDE = 2 }; /* blocks of keys at once: with the heads, as many sums as hide an addition */
+    enum {
+        SIDE = 2
+    }; /* blocks of keys at once: with the heads, as many sums as hide an addition */
     const bf16 *rows[LANES];
     real q[ATTN_HEADS][ATTN_MAX_D], y[ATTN_STEP][ATTN_MAX_D];
     real acc[ATTN_HEADS][ATTN_MAX_D], total[ATTN_HEADS][ATTN_MAX_D];

@@ -149,8 +149,8 @@ VKM_REF(gemm) {
     }
 }
 
-/* y = canon(y + canon(f d)) for the rows of a tile with factors f; a factor of 0 adds nothing. ld: of
- * y, whose columns are the tile's, up to a whole panel where `padded`. */
+/* y = canon(y + canon(f d)) for the rows of a tile with factors f; a factor of 0 adds nothing. ld:
+ * of y, whose columns are the tile's, up to a whole panel where `padded`. */
 VKM_IN_REF void add_scaled(vkm_operand a, vkm_operand b, tile t, uint32_t k, const real *f, real *y,
                            uint64_t ld, int padded) {
     int any = 0;

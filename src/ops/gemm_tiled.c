@@ -13,11 +13,12 @@
 typedef float chunk_a[VKM_TILE_ROWS / VKM_PANEL][VKM_CHUNK][VKM_PANEL];
 
 typedef struct pass {
-    const float *a;    /* first row's element at the chunk's start; rows adjacent, k 16 apart */
-    const uint16_t *b; /* the same place in the first panel of B */
-    uint64_t b_stride; /* elements from panel to panel */
-    uint32_t k;        /* of this chunk */
-    const float *scale; /* of the rows, or NULL */
+    const float *a;        /* first row's element at the chunk's start; rows adjacent, k 16 apart */
+    const uint16_t *b;     /* the same place in the first panel of B */
+    uint64_t b_stride;     /* elements from panel to panel */
+    const uint16_t *ahead; /* what is next of B, to be fetched meanwhile; or NULL */
+    uint32_t k;            /* of this chunk */
+    const float *scale;    /* of the rows, or NULL */
     float *out;
     uint64_t ld;
     uint32_t first; /* first chunk: out = sums, else out += sums; unread with a scale */
@@ -58,6 +59,9 @@ INLINE void walk(vkm_operand a, uint32_t i0, uint32_t rows, vkm_operand b, uint3
             for (uint32_t i = 0, class; i < rows; i += max_rows >> class) {
                 for (class = 0; max_rows >> class > rows - i; class ++) continue;
                 p.a = &wide[i / VKM_PANEL][0][i % VKM_PANEL];
+                p.ahead = i + (max_rows >> class) < rows || j + step >= panels
+                              ? NULL
+                              : p.b + step * p.b_stride;
                 p.scale = scale ? scale + i : NULL;
                 p.out = out + i * ld + j * VKM_PANEL;
                 micro[class * max_panels + step - 1](&p);
@@ -68,8 +72,8 @@ INLINE void walk(vkm_operand a, uint32_t i0, uint32_t rows, vkm_operand b, uint3
 
 #define TILER(name, target, MAX_ROWS, MAX_PANELS)                                                  \
     target static void tiler_##name(vkm_operand a, uint32_t i0, uint32_t rows, vkm_operand b,      \
-                                    uint32_t j0, uint32_t cols, uint32_t k,                        \
-                                    const float *scale, float *out, uint64_t ld) {                 \
+                                    uint32_t j0, uint32_t cols, uint32_t k, const float *scale,    \
+                                    float *out, uint64_t ld) {                                     \
         walk(a, i0, rows, b, j0, cols, k, scale, out, ld, MAX_ROWS, MAX_PANELS, micro_##name);     \
     }
 
@@ -191,6 +195,10 @@ AVX512 INLINE void micro_avx512(const pass *p, uint32_t rows, uint32_t panels) {
     for (uint32_t i = 0; i < p->k; i += 2) {
         for (uint32_t j = 0; j < panels; j++)
             w[j] = _mm512_loadu_si512(p->b + j * p->b_stride + i * VKM_PANEL);
+        if (p->ahead)
+            for (uint32_t j = 0; j < panels; j++)
+                _mm_prefetch((const char *)(p->ahead + j * p->b_stride + i * VKM_PANEL),
+                             _MM_HINT_T0);
         for (uint32_t h = 0; h < 2; h++) {
             const float *a = p->a + (i + h) * VKM_PANEL;
             __m512 b[3];

@@ -12,7 +12,8 @@ enum { VKM_TILE_ROWS = 64 };
  * the product of a row is multiplied with before it is added to `out`, each step canonicalised; a
  * row of scale 0 is left as it is. */
 typedef void (*vkm_tiler_fn)(vkm_operand a, uint32_t i0, uint32_t rows, vkm_operand b, uint32_t j0,
-                             uint32_t cols, uint32_t k, const float *scale, float *out, uint64_t ld);
+                             uint32_t cols, uint32_t k, const float *scale, float *out,
+                             uint64_t ld);
 typedef struct vkm_tiler {
     const char *name; /* the instruction set */
     int (*usable)(void);

@@ -13,11 +13,11 @@
 #if defined(__x86_64__) && !defined(VKM_TWIN64)
 #include "ops/transpose.h"
 
-#define LANES                 16
-#define LANES_TRANSPOSED      1
-#define LANES_FN(name)        name##_avx512
-#define LANES_TARGET          __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
-#define LANES_MADD(acc, x, y) ((vec)_mm512_fmadd_ps((__m512)(x), _mm512_set1_ps(y), (__m512)(acc)))
+#define LANES                  16
+#define LANES_TRANSPOSED       1
+#define LANES_FN(name)         name##_avx512
+#define LANES_TARGET           __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
+#define LANES_MADD(acc, x, y)  ((vec)_mm512_fmadd_ps((__m512)(x), _mm512_set1_ps(y), (__m512)(acc)))
 #define LANES_MADD1(acc, x, y) __builtin_fmaf(x, y, acc)
 #include "ops/lanes_math.h"
 #include LANES_BODY
@@ -27,10 +27,10 @@
 #undef LANES_MADD
 #undef LANES_MADD1
 
-#define LANES                 8
-#define LANES_FN(name)        name##_avx2
-#define LANES_TARGET          __attribute__((target("avx2,fma")))
-#define LANES_MADD(acc, x, y) ((vec)_mm256_fmadd_ps((__m256)(x), _mm256_set1_ps(y), (__m256)(acc)))
+#define LANES                  8
+#define LANES_FN(name)         name##_avx2
+#define LANES_TARGET           __attribute__((target("avx2,fma")))
+#define LANES_MADD(acc, x, y)  ((vec)_mm256_fmadd_ps((__m256)(x), _mm256_set1_ps(y), (__m256)(acc)))
 #define LANES_MADD1(acc, x, y) __builtin_fmaf(x, y, acc)
 #include "ops/lanes_math.h"
 #include LANES_BODY

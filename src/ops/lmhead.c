@@ -157,7 +157,8 @@ VKM_REF(logits_bwd) {
     uint32_t chunks = vkm_div_up(a->n_vocab, VKM_ROW_CHUNK);
     FOR_PART(at, (uint64_t)panels * chunks) {
         uint64_t row = at / chunks * VKM_OP_ROWS;
-        uint32_t live = vkm_op_rows_live(row, a->n_rows), j0 = (uint32_t)(at % chunks) * VKM_ROW_CHUNK;
+        uint32_t live = vkm_op_rows_live(row, a->n_rows),
+                 j0 = (uint32_t)(at % chunks) * VKM_ROW_CHUNK;
         uint32_t n = a->n_vocab - j0 < VKM_ROW_CHUNK ? a->n_vocab - j0 : VKM_ROW_CHUNK;
         vkm_op_rows g;
         for (uint32_t r = 0; r < live; r++) {

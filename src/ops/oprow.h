@@ -1,5 +1,5 @@
-/* For references that write operands: they compute 16 rows, a panel's, a chunk of columns at a time,
- * and this rounds and stores them. The pads are zero, as the layout demands. */
+/* For references that write operands: they compute 16 rows, a panel's, a chunk of columns at a
+ * time, and this rounds and stores them. The pads are zero, as the layout demands. */
 #ifndef VKM_OPROW_H
 #define VKM_OPROW_H
 

@@ -6,7 +6,8 @@
 #include <immintrin.h>
 #include <stdint.h>
 
-/* Line w of `to`, `stride` words after line w - 1, = word w of each of x[0] .. x[7]; x is used up. */
+/* Line w of `to`, `stride` words after line w - 1, = word w of each of x[0] .. x[7]; x is used up.
+ */
 __attribute__((target("avx2"))) static inline void vkm_transpose8(__m256i *x, uint32_t *to,
                                                                   uint32_t stride) {
     __m256i y[8];

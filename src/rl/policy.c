@@ -17,9 +17,8 @@ static uint32_t larger(uint32_t a, uint32_t b) {
 static vkm_work_limits work_limits(const vkm_policy_limits *m) {
     uint32_t longest = vkm_seq_rows(m->max_prompt + m->max_new);
     uint32_t rows = larger(larger(m->micro_rows, longest), m->rollouts);
-    return (vkm_work_limits){.rows = rows,
-                             .seqs = larger(rows / 16, m->rollouts),
-                             .trains = m->trains};
+    return (vkm_work_limits){
+        .rows = rows, .seqs = larger(rows / 16, m->rollouts), .trains = m->trains};
 }
 
 vkm_status vkm_policy_new(vkm_dev *dev, const char *model_folder, const vkm_policy_limits *max,
@@ -356,7 +355,8 @@ static void record_grpo(const vkm_pass *pass, uint32_t row, uint32_t n) {
            .logp_old = vkm_view(p->logp_old, row, n), .logp_ref = vkm_view(p->logp_ref, row, n),
            .adv = p->adv, .weight = p->weight, .tok_seq = vkm_view(w->comp_seq, row, n),
            .coef = vkm_view(w->coef, row, n),
-           .terms = vkm_view(p->terms, (uint64_t)VKM_TERM_WORDS * row, (uint64_t)VKM_TERM_WORDS * n),
+           .terms =
+               vkm_view(p->terms, (uint64_t)VKM_TERM_WORDS * row, (uint64_t)VKM_TERM_WORDS * n),
            .n = n, .importance = o->importance, .eps_low = o->eps_low, .eps_high = o->eps_high,
            .beta = o->beta, .loss_scale = VKM_LOSS_SCALE);
 }

@@ -1,6 +1,6 @@
 /* From prompts to graded rollouts with advantages. Grading runs beside generation: a completion is
- * submitted when the host sees it end, while others are still sampled; in training the pairs are read
- * while the last grades are awaited. */
+ * submitted when the host sees it end, while others are still sampled; in training the pairs are
+ * read while the last grades are awaited. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

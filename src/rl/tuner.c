@@ -17,12 +17,13 @@ static vkm_work_limits work_limits(const vkm_tuner *t, const vkm_config *c, uint
     if (rows > MOST_ROWS) rows = MOST_ROWS;
     if (rows < vkm_seq_rows(longest)) rows = vkm_seq_rows(longest);
     uint64_t seqs = rows / 16 < step ? rows / 16 : step;
-    return (vkm_work_limits){.rows = (uint32_t)rows,
-                             .seqs = (uint32_t)seqs,
-                             .logit_rows = vkm_work_logit_rows(t->model, (uint32_t)rows, VKM_WEIGHT_LOGIT_ROWS),
-                             .trains = 1,
-                             .keep = vkm_work_may_keep(t->model, (uint32_t)rows),
-                             .weights = c->sft_train == VKM_sft_train_weights};
+    return (vkm_work_limits){
+        .rows = (uint32_t)rows,
+        .seqs = (uint32_t)seqs,
+        .logit_rows = vkm_work_logit_rows(t->model, (uint32_t)rows, VKM_WEIGHT_LOGIT_ROWS),
+        .trains = 1,
+        .keep = vkm_work_may_keep(t->model, (uint32_t)rows),
+        .weights = c->sft_train == VKM_sft_train_weights};
 }
 
 static vkm_status new_list(vkm_tuner *t, uint32_t n, vkm_err *err) {

@@ -77,7 +77,8 @@ VKM_CASES(zero) {
 
 VKM_CASES(fma_chains) {
     FOR_SIZES(n, 1, 15, 16, 17, 64, 4099) {
-        vkm_args_fma_chains a = {.n = n, .steps = n % 7, .factor = n % 2 ? 0.5f : -1.0f, .term = 3.0f};
+        vkm_args_fma_chains a = {
+            .n = n, .steps = n % 7, .factor = n % 2 ? 0.5f : -1.0f, .term = 3.0f};
         a.x = vkm_v_f32(v, n, VKM_FILL_NORMAL);
         a.y = vkm_v_f32_out(v, n);
         VKM_V_RUN(v, fma_chains, &a);

@@ -271,8 +271,8 @@ static vkm_status make_all(orders *o, vkm_err *err) {
         if (!p->handle) {
             (void)!vkm_vk_fail(vk, err, o->v[i].result, vk->kernels[p->kernel].kernel->name);
         } else if (2 * ++vk->n_pipelines < vk->cap_pipelines || !grow(vk, err)) {
-            vk->pipelines[place_of(vk->pipelines, vk->cap_pipelines, p->kernel, p->spec, p->split)] =
-                *p;
+            vk->pipelines[place_of(vk->pipelines, vk->cap_pipelines, p->kernel, p->spec,
+                                   p->split)] = *p;
         } else {
             vkDestroyPipeline(vk->device, p->handle, NULL);
         }

@@ -160,7 +160,8 @@ void vkm_vk_submit_close(vk_dev *vk);
 /* The next slices that fit one submit; at most cap, at least one unless all is done. */
 vkm_status vkm_vk_slices_next(vk_dev *vk, const vkm_nodes *nodes, vk_cursor *at, vk_slice *out,
                               uint32_t cap, uint32_t *n, vkm_err *err) VKM_MUST_CHECK;
-/* Records slices, whose pipelines have been made; queries: timestamps 2 i and 2 i + 1 around slice i (each_slice) or around all. */
+/* Records slices, whose pipelines have been made; queries: timestamps 2 i and 2 i + 1 around slice
+ * i (each_slice) or around all. */
 void vkm_vk_record(vk_dev *vk, VkCommandBuffer cb, const vkm_nodes *nodes, const vk_slice *slices,
                    uint32_t n, VkQueryPool queries, int each_slice);
 void vkm_vk_full_barrier(VkCommandBuffer cb);
