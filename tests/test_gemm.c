@@ -6,7 +6,9 @@
 #include <cmocka.h>
 #include <stdlib.h>
 
+#include "ops/attention.h"
 #include "ops/gemm_tiled.h"
+#include "ops/oprow.h"
 
 static uint32_t state = 1;
 static uint32_t random_u32(void) { /* xorshift; test data only */
@@ -122,9 +124,26 @@ static void chunks_count(void **unused) {
     free(a), free(b);
 }
 
+/* The plain store of a panel's block and the transposed one write the same lines. */
+static void blocks_are_stored_alike(void **unused) {
+    (void)unused;
+    uint16_t block[16][16], line[2][256];
+    for (uint32_t i = 0; i < 256; i++) block[i / 16][i % 16] = (uint16_t)(i * 257 + 3);
+    for (int limit = 0; limit < 2; limit++) {
+        vkm_lanes_limit = limit;
+        vkm_block_store(line[limit], block);
+    }
+    vkm_lanes_limit = 2;
+    for (uint32_t k = 0; k < 16; k++)
+        for (uint32_t r = 0; r < 16; r++) {
+            assert_int_equal(line[0][k / 2 * 32 + 2 * r + k % 2], block[r][k]);
+            assert_int_equal(line[1][k / 2 * 32 + 2 * r + k % 2], block[r][k]);
+        }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(tiled_is_naive),
-                                       cmocka_unit_test(nan_and_inf),
-                                       cmocka_unit_test(chunks_count)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(blocks_are_stored_alike), cmocka_unit_test(tiled_is_naive),
+        cmocka_unit_test(nan_and_inf), cmocka_unit_test(chunks_count)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
