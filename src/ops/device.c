@@ -37,59 +37,57 @@ typedef struct bench {
     vkm_tensor sx, sy, sw;    /* f32 (N_SPECIAL) */
     vkm_tensor a, b;          /* operands (GEMM_M, GEMM_K), (GEMM_N, GEMM_K) */
     vkm_tensor q, k, v, seqs; /* bf16 (ATT_ROWS, heads * ATT_DIM); u32 (2,4) */
-    vkm_tensor m, l;          /* f32 (ATT_ROWS, ATT_HEADS) */
-    vkm_tensor o;             /* operand results */
-    vkm_tensor z;             /* f32 (N) results */
+    vkm_tensor m, l;          /* f32 (ATT_ROWS, ATT_HEADS), not compared */
+    vkm_tensor words, floats; /* results: bf16 pairs and f32, one probe after the other */
 } bench;
 
 typedef struct probe {
     const char *name, *what;
     int required;
-    void (*record)(const bench *b, uint32_t which);
-    uint32_t which, n;                                    /* results in z */
+    void (*record)(const bench *b, uint32_t which, vkm_tensor out);
+    uint32_t which, n;                                    /* results */
     void (*inform)(vkm_probe_row *row, const float *got); /* of a probe that is not required */
-    int operand; /* the n words compared are pairs of bf16 in o, not floats in z */
+    int operand; /* the n results are words, pairs of bf16, not floats */
 } probe;
 
 /* ---- the table
  * ----------------------------------------------------------------------------------- */
 
-static void record_arith(const bench *b, uint32_t trap) {
-    VKM_OP(b->stream, arith_probe, .x = b->x, .y = b->y, .w = b->w, .z = b->z, .n = N,
+static void record_arith(const bench *b, uint32_t trap, vkm_tensor out) {
+    VKM_OP(b->stream, arith_probe, .x = b->x, .y = b->y, .w = b->w, .z = out, .n = N, .trap = trap);
+}
+
+static void record_special(const bench *b, uint32_t trap, vkm_tensor out) {
+    VKM_OP(b->stream, arith_probe, .x = b->sx, .y = b->sy, .w = b->sw, .z = out, .n = N_SPECIAL,
            .trap = trap);
 }
 
-static void record_special(const bench *b, uint32_t trap) {
-    VKM_OP(b->stream, arith_probe, .x = b->sx, .y = b->sy, .w = b->sw, .z = b->z, .n = N_SPECIAL,
-           .trap = trap);
-}
-
-static void record_soft(const bench *b, uint32_t function) {
-    VKM_OP(b->stream, softmath_probe, .x = b->x, .y = b->y, .z = b->z, .n = SOFT_N,
+static void record_soft(const bench *b, uint32_t function, vkm_tensor out) {
+    VKM_OP(b->stream, softmath_probe, .x = b->x, .y = b->y, .z = out, .n = SOFT_N,
            .function = function);
 }
 
 /* Of what has no result below zero. */
-static void record_soft_positive(const bench *b, uint32_t function) {
-    VKM_OP(b->stream, softmath_probe, .x = b->positive, .y = b->y, .z = b->z, .n = SOFT_N,
+static void record_soft_positive(const bench *b, uint32_t function, vkm_tensor out) {
+    VKM_OP(b->stream, softmath_probe, .x = b->positive, .y = b->y, .z = out, .n = SOFT_N,
            .function = function);
 }
 
-static void record_gemm(const bench *b, uint32_t which) {
+static void record_gemm(const bench *b, uint32_t which, vkm_tensor out) {
     (void)which;
-    VKM_OP(b->stream, gemm, .a = b->a, .b = b->b, .c = b->z, .m = GEMM_M, .n = GEMM_N, .k = GEMM_K,
+    VKM_OP(b->stream, gemm, .a = b->a, .b = b->b, .c = out, .m = GEMM_M, .n = GEMM_N, .k = GEMM_K,
            .kpa = GEMM_K, .kpb = GEMM_K, .ldc = GEMM_N);
 }
 
-static void record_rmsnorm(const bench *b, uint32_t which) {
+static void record_rmsnorm(const bench *b, uint32_t which, vkm_tensor out) {
     (void)which;
-    VKM_OP(b->stream, rmsnorm_fwd, .x = b->x, .gain = b->y, .y = b->o, .rstd = b->z,
+    VKM_OP(b->stream, rmsnorm_fwd, .x = b->x, .gain = b->y, .y = out, .rstd = b->m,
            .n_rows = NORM_ROWS, .n_cols = NORM_COLS, .eps = 1e-6f);
 }
 
-static void record_attention(const bench *b, uint32_t which) {
+static void record_attention(const bench *b, uint32_t which, vkm_tensor out) {
     (void)which;
-    VKM_OP(b->stream, attn_fwd, .q = b->q, .k = b->k, .v = b->v, .seqs = b->seqs, .o = b->o,
+    VKM_OP(b->stream, attn_fwd, .q = b->q, .k = b->k, .v = b->v, .seqs = b->seqs, .o = out,
            .m = b->m, .l = b->l, .n_seq = 2, .max_len = ATT_LONG, .n_heads = ATT_HEADS, .n_kv = 1,
            .head_dim = ATT_DIM, .scale = 0.25f);
 }
@@ -133,7 +131,7 @@ static const probe probes[] = {
     {"rmsnorm", "a norm over rows, sums over 64 lanes", 1, record_rmsnorm, 0, 32 * NORM_COLS / 2,
      NULL, 1},
     {"attention", "causal attention over two sequences", 1, record_attention, 0,
-     288 * ATT_HEADS *ATT_DIM / 2, NULL, 1},
+     ATT_ROWS *ATT_HEADS *ATT_DIM / 2, NULL, 1},
     {"fused_fma", "whether fma() rounds once", 0, record_special, 8, N_SPECIAL, inform_fma},
     {"denormals", "whether denormals survive a product", 0, record_special, 9, N_SPECIAL,
      inform_denormals},
@@ -205,14 +203,22 @@ static void fill_inputs(inputs *in) {
 /* ---- running
  * --------------------------------------------------------------------------------------- */
 
+/* How many results all probes have, of floats or of words. */
+static uint64_t results(int operand) {
+    uint64_t n = 0;
+    for (size_t i = 0; i < VKM_COUNTOF(probes); i++)
+        if (probes[i].operand == operand) n += probes[i].n;
+    return n;
+}
+
 static vkm_status set_up(bench *b, vkm_dev *dev, const inputs *in, vkm_err *err) {
     *b = (bench){.dev = dev};
     vkm_plan *p = vkm_plan_new(dev);
     vkm_plan_add(p, &b->x, VKM_F32, N, "probes");
     vkm_plan_add(p, &b->y, VKM_F32, N, "probes");
     vkm_plan_add(p, &b->w, VKM_F32, N, "probes");
-    vkm_plan_add(p, &b->z, VKM_F32, N, "probes");
-    vkm_plan_add(p, &b->o, VKM_BF16, N, "probes");
+    vkm_plan_add(p, &b->floats, VKM_F32, results(0), "probes");
+    vkm_plan_add(p, &b->words, VKM_BF16, 2 * results(1), "probes");
     vkm_plan_add(p, &b->q, VKM_BF16, VKM_COUNTOF(in->q), "probes");
     vkm_plan_add(p, &b->k, VKM_BF16, VKM_COUNTOF(in->k), "probes");
     vkm_plan_add(p, &b->v, VKM_BF16, VKM_COUNTOF(in->v), "probes");
@@ -245,11 +251,20 @@ static void tear_down(bench *b) {
     vkm_mem_free(b->mem);
 }
 
-static vkm_status run_on(const bench *b, const probe *p, float *out, vkm_err *err) {
-    p->record(b, p->which);
-    if (vkm_stream_flush(b->stream, err)) return err->status;
-    vkm_tensor result = p->operand ? vkm_view(b->o, 0, 2ull * p->n) : vkm_view(b->z, 0, p->n);
-    return vkm_read(b->dev, result, out, err);
+/* The results of probe i, which follow those of the probes before it. */
+static vkm_tensor results_of(const bench *b, size_t i) {
+    uint64_t at = 0;
+    for (size_t j = 0; j < i; j++)
+        if (probes[j].operand == probes[i].operand) at += probes[j].n;
+    return probes[i].operand ? vkm_view(b->words, 2 * at, 2ull * probes[i].n)
+                             : vkm_view(b->floats, at, probes[i].n);
+}
+
+/* All probes in one submit, so that their pipelines are made side by side. */
+static vkm_status run_all(const bench *b, vkm_err *err) {
+    for (size_t i = 0; i < VKM_COUNTOF(probes); i++)
+        probes[i].record(b, probes[i].which, results_of(b, i));
+    return vkm_stream_flush(b->stream, err);
 }
 
 static int same(float a, float b) {
@@ -283,14 +298,16 @@ vkm_status vkm_probe_run(vkm_dev *dev, vkm_probe_report *out, vkm_err *err) {
     fill_inputs(in);
     if (vkm_dev_open(&reference, &cpu, err)) goto done;
     if (set_up(&theirs, dev, in, err) || set_up(&ours, cpu, in, err)) goto done;
+    if (run_all(&ours, err) || run_all(&theirs, err)) {
+        vkm_fail_in(err, "probes");
+        goto done;
+    }
     for (size_t i = 0; i < VKM_COUNTOF(probes); i++) {
-        const probe *p = &probes[i];
-        if (run_on(&ours, p, in->want, err) || run_on(&theirs, p, in->got, err)) {
-            vkm_fail_in(err, "probe %s", p->name);
+        if (vkm_read(cpu, results_of(&ours, i), in->want, err) ||
+            vkm_read(dev, results_of(&theirs, i), in->got, err))
             goto done;
-        }
         vkm_probe_row *row = &out->rows[out->n++];
-        compare(row, p, in->want, in->got);
+        compare(row, &probes[i], in->want, in->got);
         out->n_failed += row->required && !row->passed;
     }
 done:

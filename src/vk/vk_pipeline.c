@@ -1,5 +1,6 @@
 /* Shader modules, layouts and pipelines, made on demand; the driver's pipeline cache on disk. */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -219,6 +220,7 @@ VkPipeline vkm_vk_pipeline(const vk_dev *vk, uint32_t kernel, const uint32_t *sp
 /* One that is to be made, and how that went. */
 typedef struct order {
     vk_pipeline p;
+    const vkm_kernel *kernel;
     VkResult result;
 } order;
 
@@ -226,6 +228,7 @@ typedef struct orders {
     vk_dev *vk;
     order *v;
     uint32_t n;
+    atomic_uint next; /* not yet begun, while they are made */
 } orders;
 
 static void make(vk_dev *vk, order *o) {
@@ -251,10 +254,21 @@ static void make(vk_dev *vk, order *o) {
     vkm_debug("pipeline %s: %.0f ms", k->kernel->name, 1e3 * (vkm_now_s() - start));
 }
 
-/* Every n-th, so that each thread gets some of the heavy ones; the cache locks itself. */
-static void make_some(void *user, uint32_t i, uint32_t n) {
-    const orders *o = user;
-    for (; i < o->n; i += n) make(o->vk, &o->v[i]);
+/* Whoever is free takes the next; the cache locks itself. */
+static void make_some(void *user, uint32_t thread, uint32_t n_threads) {
+    (void)thread, (void)n_threads;
+    orders *o = user;
+    uint32_t i;
+    while ((i = atomic_fetch_add(&o->next, 1)) < o->n) make(o->vk, &o->v[i]);
+}
+
+static size_t code_words(const order *o) {
+    return (size_t)(o->kernel->spirv_end - o->kernel->spirv);
+}
+
+static int longer_first(const void *a, const void *b) {
+    size_t x = code_words(a), y = code_words(b);
+    return x < y ? 1 : x > y ? -1 : 0;
 }
 
 static vkm_status make_all(orders *o, vkm_err *err) {
@@ -262,6 +276,7 @@ static vkm_status make_all(orders *o, vkm_err *err) {
     vkm_team *team;
     if (threads > o->n) threads = o->n;
     if (vkm_team_new(threads, &team, err)) return err->status;
+    qsort(o->v, o->n, sizeof *o->v, longer_first);
     vkm_team_run(team, make_some, o);
     vkm_team_free(team);
     o->vk->cache_grew = 1;
@@ -301,7 +316,7 @@ vkm_status vkm_vk_pipelines_make(vk_dev *vk, const vkm_nodes *nodes, const vk_sl
         uint32_t at = place_of(vk->pipelines, vk->cap_pipelines, p.kernel, p.spec, p.split);
         if (vk->pipelines[at].handle || is_ordered(&o, &p)) continue;
         if (!o.v && !(o.v = vkm_calloc(n - i, sizeof *o.v, "pipelines", err))) return err->status;
-        o.v[o.n++].p = p;
+        o.v[o.n++] = (order){.p = p, .kernel = vk->kernels[p.kernel].kernel};
         made[i] = 1;
     }
     if (o.n) (void)!make_all(&o, err);
