@@ -93,13 +93,13 @@ static void test_slices_tile_the_grid(void **state) {
         vkm_node node = {.kernel = &vkm_kernels[VKM_K_f32_to_bf16], .barrier = 1};
         vkm_nodes nodes = {&node, 1, 1};
         vk_cursor at = {0};
-        uint32_t n = 0, submits = 0;
+        uint32_t n = 0;
         for (int d = 0; d < 3; d++) {
             r = r * 1664525u + 1013904223u;
             node.how.groups[d] = (r >> 28 & 1) ? 1 : 1 + (r >> 8) % 12;
         }
         node.how.work = 1e7 * (double)(r >> 20 & 1023); /* up to 10 s at the first guess */
-        for (; at.node < 1; submits++) {
+        while (at.node < 1) {
             uint32_t more;
             if (vkm_vk_slices_next(vk, &nodes, &at, v + n, CAP - n, &more, &err))
                 fail_msg("%s", err.msg);

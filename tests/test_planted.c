@@ -41,13 +41,13 @@ static int run(const char *fmt, ...) {
 
 /* The generated header with every store changed. */
 static void plant(const char *kernel, const char *store, const char *planted) {
-    char path[VKM_PATH_MAX], name[80], *text, *at;
+    char path[VKM_PATH_MAX], name[80], *text;
     size_t n;
     vkm_err err = {0};
     vkm_strbuf out = {0};
     snprintf(path, sizeof path, "%s/gen/%s.glsl", VKM_BINARY_DIR, kernel);
     if (vkm_file_read(path, 1 << 20, &text, &n, &err)) fail_msg("%s", err.msg);
-    const char *from = text;
+    const char *from = text, *at;
     assert_non_null(strstr(text, store));
     for (; (at = strstr(from, store)); from = at + strlen(store)) {
         vkm_strbuf_add(&out, from, (size_t)(at - from));

@@ -9,6 +9,14 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* The loops over a register tile's rows and panels: unrolled whole, or its sums would be an array
+ * in memory (gcc 16 keeps one for a loop that it leaves standing). */
+#ifdef __clang__
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 8")
+#endif
+
 /* A chunk of A in fp32: [panel][k][row of the panel]. */
 typedef float chunk_a[VKM_TILE_ROWS / VKM_PANEL][VKM_CHUNK][VKM_PANEL];
 
@@ -135,32 +143,31 @@ AVX2 INLINE __m256 canon_avx2(__m256 x) {
 AVX2 INLINE void micro_avx2(const pass *p, uint32_t rows) {
     const __m256i high = _mm256_set1_epi32((int)0xffff0000u);
     __m256 sum[4][2];
-    for (uint32_t r = 0; r < rows; r++) sum[r][0] = sum[r][1] = _mm256_setzero_ps();
+    UNROLL for (uint32_t r = 0; r < rows; r++) sum[r][0] = sum[r][1] = _mm256_setzero_ps();
     for (uint32_t i = 0; i < p->k; i += 2) {
         const __m256i *w = (const __m256i *)(const void *)(p->b + i * VKM_PANEL);
         __m256i w0 = _mm256_loadu_si256(w), w1 = _mm256_loadu_si256(w + 1);
-        for (uint32_t h = 0; h < 2; h++) {
+        UNROLL for (uint32_t h = 0; h < 2; h++) {
             const float *a = p->a + (i + h) * VKM_PANEL;
             __m256i b0 = h ? _mm256_and_si256(w0, high) : _mm256_slli_epi32(w0, 16);
             __m256i b1 = h ? _mm256_and_si256(w1, high) : _mm256_slli_epi32(w1, 16);
-            for (uint32_t r = 0; r < rows; r++) {
+            UNROLL for (uint32_t r = 0; r < rows; r++) {
                 __m256 x = _mm256_broadcast_ss(a + r);
                 sum[r][0] = _mm256_fmadd_ps(x, _mm256_castsi256_ps(b0), sum[r][0]);
                 sum[r][1] = _mm256_fmadd_ps(x, _mm256_castsi256_ps(b1), sum[r][1]);
             }
         }
     }
-    for (uint32_t r = 0; r < rows; r++)
-        for (uint32_t j = 0; j < 2; j++) {
-            float *o = p->out + r * p->ld + 8 * j;
-            __m256 s = sum[r][j];
-            if (!p->scale)
-                _mm256_storeu_ps(o, p->first ? s : _mm256_add_ps(_mm256_loadu_ps(o), s));
-            else if (p->scale[r] != 0) {
-                s = canon_avx2(_mm256_mul_ps(_mm256_set1_ps(p->scale[r]), s));
-                _mm256_storeu_ps(o, canon_avx2(_mm256_add_ps(_mm256_loadu_ps(o), s)));
-            }
+    UNROLL for (uint32_t r = 0; r < rows; r++) UNROLL for (uint32_t j = 0; j < 2; j++) {
+        float *o = p->out + r * p->ld + 8 * j;
+        __m256 s = sum[r][j];
+        if (!p->scale)
+            _mm256_storeu_ps(o, p->first ? s : _mm256_add_ps(_mm256_loadu_ps(o), s));
+        else if (p->scale[r] != 0) {
+            s = canon_avx2(_mm256_mul_ps(_mm256_set1_ps(p->scale[r]), s));
+            _mm256_storeu_ps(o, canon_avx2(_mm256_add_ps(_mm256_loadu_ps(o), s)));
         }
+    }
 }
 #define AVX2_MICRO(R)                                                                              \
     AVX2 static void micro_avx2_##R(const pass *p) {                                               \
@@ -190,39 +197,36 @@ AVX512 INLINE void micro_avx512(const pass *p, uint32_t rows, uint32_t panels) {
     const __m512i high = _mm512_set1_epi32((int)0xffff0000u);
     __m512 sum[8][3];
     __m512i w[3];
-    for (uint32_t r = 0; r < rows; r++)
-        for (uint32_t j = 0; j < panels; j++) sum[r][j] = _mm512_setzero_ps();
+    UNROLL for (uint32_t r = 0; r < rows; r++) UNROLL for (uint32_t j = 0; j < panels; j++)
+        sum[r][j] = _mm512_setzero_ps();
     for (uint32_t i = 0; i < p->k; i += 2) {
-        for (uint32_t j = 0; j < panels; j++)
-            w[j] = _mm512_loadu_si512(p->b + j * p->b_stride + i * VKM_PANEL);
+        UNROLL for (uint32_t j = 0; j < panels; j++) w[j] =
+            _mm512_loadu_si512(p->b + j * p->b_stride + i * VKM_PANEL);
         if (p->ahead)
-            for (uint32_t j = 0; j < panels; j++)
-                _mm_prefetch((const char *)(p->ahead + j * p->b_stride + i * VKM_PANEL),
-                             _MM_HINT_T0);
-        for (uint32_t h = 0; h < 2; h++) {
+            UNROLL for (uint32_t j = 0; j < panels; j++) _mm_prefetch(
+                (const char *)(p->ahead + j * p->b_stride + i * VKM_PANEL), _MM_HINT_T0);
+        UNROLL for (uint32_t h = 0; h < 2; h++) {
             const float *a = p->a + (i + h) * VKM_PANEL;
             __m512 b[3];
-            for (uint32_t j = 0; j < panels; j++)
-                b[j] = _mm512_castsi512_ps(h ? _mm512_and_si512(w[j], high)
-                                             : _mm512_slli_epi32(w[j], 16));
-            for (uint32_t r = 0; r < rows; r++) {
+            UNROLL for (uint32_t j = 0; j < panels; j++) b[j] =
+                _mm512_castsi512_ps(h ? _mm512_and_si512(w[j], high) : _mm512_slli_epi32(w[j], 16));
+            UNROLL for (uint32_t r = 0; r < rows; r++) {
                 __m512 x = _mm512_set1_ps(a[r]);
-                for (uint32_t j = 0; j < panels; j++)
-                    sum[r][j] = _mm512_fmadd_ps(x, b[j], sum[r][j]);
+                UNROLL for (uint32_t j = 0; j < panels; j++) sum[r][j] =
+                    _mm512_fmadd_ps(x, b[j], sum[r][j]);
             }
         }
     }
-    for (uint32_t r = 0; r < rows; r++)
-        for (uint32_t j = 0; j < panels; j++) {
-            float *o = p->out + r * p->ld + j * VKM_PANEL;
-            __m512 s = sum[r][j];
-            if (!p->scale)
-                _mm512_storeu_ps(o, p->first ? s : _mm512_add_ps(_mm512_loadu_ps(o), s));
-            else if (p->scale[r] != 0) {
-                s = canon_avx512(_mm512_mul_ps(_mm512_set1_ps(p->scale[r]), s));
-                _mm512_storeu_ps(o, canon_avx512(_mm512_add_ps(_mm512_loadu_ps(o), s)));
-            }
+    UNROLL for (uint32_t r = 0; r < rows; r++) UNROLL for (uint32_t j = 0; j < panels; j++) {
+        float *o = p->out + r * p->ld + j * VKM_PANEL;
+        __m512 s = sum[r][j];
+        if (!p->scale)
+            _mm512_storeu_ps(o, p->first ? s : _mm512_add_ps(_mm512_loadu_ps(o), s));
+        else if (p->scale[r] != 0) {
+            s = canon_avx512(_mm512_mul_ps(_mm512_set1_ps(p->scale[r]), s));
+            _mm512_storeu_ps(o, canon_avx512(_mm512_add_ps(_mm512_loadu_ps(o), s)));
         }
+    }
 }
 #define AVX512_MICRO(R, P)                                                                         \
     AVX512 static void micro_avx512_##R##_##P(const pass *p) {                                     \
