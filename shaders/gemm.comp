@@ -1,8 +1,7 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
-#extension GL_KHR_shader_subgroup_ballot : require
 #include "gemm.glsl"
-#include "rule4_tile.glsl"
+#include "tile.glsl"
 
 void main() {
     precise float y[TILE_N];

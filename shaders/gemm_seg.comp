@@ -1,8 +1,7 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
-#extension GL_KHR_shader_subgroup_ballot : require
 #include "gemm_seg.glsl"
-#include "rule4_tile.glsl"
+#include "tile.glsl"
 
 /* With scale_stride 0 `scale` may hold a single element. */
 float factor(uint s, uint i) {

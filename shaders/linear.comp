@@ -1,8 +1,7 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
-#extension GL_KHR_shader_subgroup_ballot : require
 #include "linear.glsl"
-#include "rule4_tile.glsl"
+#include "tile.glsl"
 #include "linear_tile.glsl"
 
 /* A residual (m, n), or one row for all (n): a bias. Without either `res` may hold one element. */

@@ -1,8 +1,7 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
-#extension GL_KHR_shader_subgroup_ballot : require
 #include "linear_bf16.glsl"
-#include "rule4_tile.glsl"
+#include "tile.glsl"
 #include "linear_tile.glsl"
 
 void main() {

@@ -1,10 +1,10 @@
-/* Loads of two and four words. Built with VKM_WIDE they are of 64 bits, for a driver that loads
+/* Loads of two and four words. In the wide form they are of 64 bits, for a driver that loads
  * component by component (vk/kernel.h). */
 #ifndef VKM_WORDS_GLSL
 #define VKM_WORDS_GLSL
 
 /* Words 2 at and 2 at + 1, words 4 at to 4 at + 3 of a buffer. */
-#ifdef VKM_WIDE
+#ifdef VKM_FORM_WIDE
 #extension GL_EXT_shader_explicit_arithmetic_types_int64 : require
 layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer U64_R {
     uint64_t v[];

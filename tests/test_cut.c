@@ -125,7 +125,8 @@ static void test_errors_are_told_apart(void **state) {
     vk_slot *slot = &vk->slots[vk->next_slot];
     const vkm_kernel_id flying[] = {VKM_K_gemm, VKM_K_gemm, VKM_K_f32_to_bf16};
     for (uint32_t i = 0; i < VKM_COUNTOF(flying); i++)
-        if (vkm_vk_kernel_get(vk, &vkm_kernels[flying[i]], &slot->slices[i].kernel, &err))
+        if (vkm_vk_kernel_get(vk, &vkm_kernels[flying[i]], VKM_FORM_plain, &slot->slices[i].kernel,
+                              &err))
             fail_msg("%s", err.msg);
     slot->value = 1;
     slot->n_slices = VKM_COUNTOF(flying);

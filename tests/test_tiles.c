@@ -36,23 +36,49 @@ static void gates_with(const char *tile, const char *select) {
 
 static void tile_of_gpus(void **state) {
     (void)state;
-    gates_with("64,16,4,0,2", "kernel/gemm");
+    gates_with("plain,64,16,4,0,2", "kernel/gemm");
 }
 static void lanes_share_rows(void **state) {
     (void)state;
-    gates_with("8,16,4,1,4", "kernel/gemm");
+    gates_with("plain,8,16,4,1,4", "kernel/gemm");
 }
 static void two_panels_of_rows(void **state) {
     (void)state;
-    gates_with("8,32,4,0,1", "kernel/linear_bf16");
+    gates_with("plain,8,32,4,0,1", "kernel/linear_bf16");
+}
+
+static void staged_in_workgroup_memory(void **state) {
+    (void)state;
+    gates_with("shared,256,8,8,16,8", "kernel/linear");
+    gates_with("shared,32,4,8,8,4", "kernel/gemm");
+}
+static void chunks_side_by_side(void **state) {
+    (void)state;
+    gates_with("split,64,8,4,8,4", "kernel/linear");
+    gates_with("split,32,16,4,4,1", "kernel/gemm");
+    gates_with("split,16,4,4,2,2", "kernel/linear_bf16");
 }
 
 static void a_bad_shape_is_ignored(void **state) {
     (void)state;
     if (!dev) skip();
     vkm_tile want = vkm_tile_for(dev, 1, 100, 100);
-    static const char *const bad[] = {"",           "8",          "8,12,4,0,1",
-                                      "8,16,6,0,1", "0,16,4,0,1", "8,16,4,0,3"};
+    static const char *const bad[] = {"",
+                                      "8",
+                                      "plain,8,12,4,0,1",
+                                      "plain,8,16,6,0,1",
+                                      "plain,0,16,4,0,1",
+                                      "plain,8,16,4,0,3",
+                                      "plain,8,16,4,0,2,1",
+                                      "round,8,16,4,0,2",
+                                      "shared,256,8,8,0,8",
+                                      "shared,256,8,8,15,8",
+                                      "shared,256,16,16,16,8",
+                                      "shared,32,4,8,16,8",
+                                      "split,64,8,8,8,4",
+                                      "split,256,32,4,8,4",
+                                      "split,64,4,4,4,2",
+                                      "half,64,4,4,4,2"};
     for (size_t i = 0; i < VKM_COUNTOF(bad); i++) {
         assert_int_equal(setenv("VKMOE_TILE", bad[i], 1), 0);
         vkm_tile got = vkm_tile_for(dev, 1, 100, 100);
@@ -63,7 +89,8 @@ static void a_bad_shape_is_ignored(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tile_of_gpus), cmocka_unit_test(lanes_share_rows),
-        cmocka_unit_test(two_panels_of_rows), cmocka_unit_test(a_bad_shape_is_ignored)};
+        cmocka_unit_test(tile_of_gpus),        cmocka_unit_test(lanes_share_rows),
+        cmocka_unit_test(two_panels_of_rows),  cmocka_unit_test(staged_in_workgroup_memory),
+        cmocka_unit_test(chunks_side_by_side), cmocka_unit_test(a_bad_shape_is_ignored)};
     return cmocka_run_group_tests(tests, open_device, close_device);
 }

@@ -20,7 +20,7 @@ build() { # name, elements of a sum
   mkdir "$tmp/$1"
   git ls-files | tar -cf - -T - | tar -xf - -C "$tmp/$1"
   sed -i "s/VKM_CHUNK = 256,/VKM_CHUNK = $2,/" "$tmp/$1/src/ops/rule4.h"
-  sed -i "s/256u/$2u/g" "$tmp/$1/shaders/rule4_tile.glsl"
+  sed -i "s/256u/$2u/g" "$tmp/$1/shaders/tile_plain.glsl"
   cmake -S "$tmp/$1" -B "$tmp/$1/build" -G Ninja -DCMAKE_BUILD_TYPE=Release >/dev/null
   cmake --build "$tmp/$1/build" --target vkmoe >/dev/null
 }

@@ -1,6 +1,6 @@
 /* Build tool: writes, for every line of kernels.def, <out>/<name>.glsl (the push-constant block and
  * the typed accessors LD_<param>, ST_<param>) and one spirv.S that embeds the compiled shaders.
- * The further arguments name the kernels that have a wide form.
+ * The further arguments name the forms that are built: KERNEL.FORM; every kernel has the plain one.
  * A parameter declared IN gets no ST_, so an undeclared write does not compile. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -58,11 +58,22 @@ static void accessors(FILE *f, const vkm_param *p) {
     }
 }
 
-static void embed(FILE *s, const char *symbol, const char *kernel, const char *form, int is) {
-    fprintf(s, ".balign 16\n.global vkm_%s_%s, vkm_%s_end_%s\nvkm_%s_%s:\n", symbol, kernel, symbol,
-            kernel, symbol, kernel);
-    if (is) fprintf(s, ".incbin \"%s%s.spv\"\n", kernel, form);
-    fprintf(s, "vkm_%s_end_%s:\n", symbol, kernel);
+static const char *const forms[] = {
+#define FORM(name, doc) #name,
+    VKM_FORMS(FORM)
+#undef FORM
+};
+
+/* Form f of a kernel, from the file KERNEL.FORM.spv if it is among those built. */
+static void embed(FILE *s, const char *kernel, size_t f, char **built, int n_built) {
+    char file[256];
+    snprintf(file, sizeof file, "%s.%s", kernel, forms[f]);
+    int is = f == VKM_FORM_plain;
+    for (int i = 0; i < n_built; i++) is |= !strcmp(built[i], file);
+    fprintf(s, ".balign 16\n.global vkm_%s_%s, vkm_%s_end_%s\nvkm_%s_%s:\n", forms[f], kernel,
+            forms[f], kernel, forms[f], kernel);
+    if (is) fprintf(s, ".incbin \"%s.spv\"\n", file);
+    fprintf(s, "vkm_%s_end_%s:\n", forms[f], kernel);
 }
 
 int main(int argc, char **argv) {
@@ -94,11 +105,7 @@ int main(int argc, char **argv) {
     }
     FILE *s = open_out(argv[2], "spirv", ".S");
     fprintf(s, ".section .note.GNU-stack,\"\",%%progbits\n.section .rodata\n");
-    for (size_t i = 0; i < VKM_COUNTOF(lines); i++) {
-        int wide = 0;
-        for (int j = 3; j < argc; j++) wide |= !strcmp(argv[j], lines[i].name);
-        embed(s, "spirv", lines[i].name, "", 1);
-        embed(s, "wide", lines[i].name, ".wide", wide);
-    }
+    for (size_t i = 0; i < VKM_COUNTOF(lines); i++)
+        for (size_t f = 0; f < VKM_N_FORMS; f++) embed(s, lines[i].name, f, argv + 3, argc - 3);
     return fclose(s) != 0;
 }

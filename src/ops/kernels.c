@@ -11,8 +11,10 @@
     static const vkm_param params_##name[] = {__VA_ARGS__};                                        \
     _Static_assert(sizeof(vkm_args_##name) <= 512, "arguments of " #name);                         \
     _Static_assert(VKM_COUNTOF(params_##name) <= VKM_MAX_PARAMS, "parameters of " #name);          \
-    extern const uint32_t vkm_spirv_##name[], vkm_spirv_end_##name[], vkm_wide_##name[],           \
-        vkm_wide_end_##name[];
+    extern const uint32_t vkm_plain_##name[], vkm_plain_end_##name[], vkm_wide_##name[],           \
+        vkm_wide_end_##name[], vkm_shared_##name[], vkm_shared_end_##name[], vkm_split_##name[],   \
+        vkm_split_end_##name[], vkm_half_##name[], vkm_half_end_##name[], vkm_bf16_##name[],       \
+        vkm_bf16_end_##name[];
 #include "ops/kernels.def"
 #undef KERNEL
 
@@ -27,6 +29,7 @@
 #include "ops/kernels.def"
 #undef KERNEL
 
+#define CODE(form, name) [VKM_FORM_##form] = {vkm_##form##_##name, vkm_##form##_end_##name}
 const vkm_kernel vkm_kernels[VKM_N_KERNELS] = {
 #define KERNEL(name, doc, ...)                                                                     \
     [VKM_K_##name] = {#name,                                                                       \
@@ -35,10 +38,8 @@ const vkm_kernel vkm_kernels[VKM_N_KERNELS] = {
                       (uint32_t)VKM_COUNTOF(params_##name),                                        \
                       ref_##name,                                                                  \
                       ref64_##name,                                                                \
-                      vkm_spirv_##name,                                                            \
-                      vkm_spirv_end_##name,                                                        \
-                      vkm_wide_##name,                                                             \
-                      vkm_wide_end_##name},
+                      {CODE(plain, name), CODE(wide, name), CODE(shared, name), CODE(split, name), \
+                       CODE(half, name), CODE(bf16, name)}},
 #include "ops/kernels.def"
 #undef KERNEL
 };

@@ -2,7 +2,8 @@
  * of Mesa 22.3 loads lane by lane behind the execution mask, so rows of A are spread over the lanes
  * and broadcast (17 GFLOP/s, 9 without), and words come in pairs (1.3 times that). Mesa 26's keeps
  * loads of uniform addresses scalar (74). A 32 x 8 tile takes 1.5 s to compile on 22.3, one of
- * 32 x 16 8 s (and is a quarter faster), so decode rows and small products have less. */
+ * 32 x 16 8 s (and is a quarter faster), so decode rows and small products have less. GPUs stage
+ * large tiles in workgroup memory and cut K into its chunks for few rows; no figures of one yet. */
 #include "ops/tiles.h"
 
 #include <stdio.h>
@@ -23,21 +24,27 @@ typedef struct tile_row {
     vkm_tile tile;
 } tile_row;
 
+enum { ANY_M = UINT32_MAX };
+#define ANY UINT64_MAX
+#define PLAIN(...)                                                                                 \
+    { VKM_FORM_plain, __VA_ARGS__ }
+
 /* The first that fits counts. */
 static const tile_row table[] = {
-    {VKM_CLASS_CPU_DRIVER, "Mesa 22.", 4, UINT64_MAX, 2, {8, 4, 8, 0, 2}},
-    {VKM_CLASS_CPU_DRIVER, "Mesa 22.", 8, UINT64_MAX, 2, {8, 8, 8, 1, 1}},
-    {VKM_CLASS_CPU_DRIVER, "Mesa 22.", UINT32_MAX, 1u << 18, 2, {8, 16, 4, 1, 1}},
-    {VKM_CLASS_CPU_DRIVER, "Mesa 22.", UINT32_MAX, (1u << 20) - 1, 2, {8, 32, 8, 1, 1}},
-    {VKM_CLASS_CPU_DRIVER, "Mesa 22.", UINT32_MAX, UINT64_MAX, 1, {8, 32, 16, 1, 1}},
-    {VKM_CLASS_CPU_DRIVER, "Mesa 22.", UINT32_MAX, UINT64_MAX, 2, {8, 32, 8, 1, 1}},
-    {VKM_CLASS_CPU_DRIVER, NULL, 4, UINT64_MAX, 2, {8, 4, 8, 0, 2}},
-    {VKM_CLASS_CPU_DRIVER, NULL, 8, UINT64_MAX, 2, {8, 8, 8, 0, 2}},
-    {VKM_CLASS_CPU_DRIVER, NULL, UINT32_MAX, 1u << 18, 2, {8, 16, 4, 0, 2}},
-    {VKM_CLASS_CPU_DRIVER, NULL, UINT32_MAX, UINT64_MAX, 2, {8, 16, 16, 0, 2}},
-    {VKM_CLASS_GPU, NULL, 8, UINT64_MAX, 2, {32, 8, 4, 0, 2}},
-    {VKM_CLASS_GPU, NULL, UINT32_MAX, 1u << 18, 2, {32, 16, 4, 0, 2}},
-    {VKM_CLASS_GPU, NULL, UINT32_MAX, UINT64_MAX, 2, {64, 16, 4, 0, 2}},
+    {VKM_CLASS_CPU_DRIVER, "Mesa 22.", 4, ANY, 2, PLAIN(8, 4, 8, 0, 2)},
+    {VKM_CLASS_CPU_DRIVER, "Mesa 22.", 8, ANY, 2, PLAIN(8, 8, 8, 1, 1)},
+    {VKM_CLASS_CPU_DRIVER, "Mesa 22.", ANY_M, 1u << 18, 2, PLAIN(8, 16, 4, 1, 1)},
+    {VKM_CLASS_CPU_DRIVER, "Mesa 22.", ANY_M, (1u << 20) - 1, 2, PLAIN(8, 32, 8, 1, 1)},
+    {VKM_CLASS_CPU_DRIVER, "Mesa 22.", ANY_M, ANY, 1, PLAIN(8, 32, 16, 1, 1)},
+    {VKM_CLASS_CPU_DRIVER, "Mesa 22.", ANY_M, ANY, 2, PLAIN(8, 32, 8, 1, 1)},
+    {VKM_CLASS_CPU_DRIVER, NULL, 4, ANY, 2, PLAIN(8, 4, 8, 0, 2)},
+    {VKM_CLASS_CPU_DRIVER, NULL, 8, ANY, 2, PLAIN(8, 8, 8, 0, 2)},
+    {VKM_CLASS_CPU_DRIVER, NULL, ANY_M, 1u << 18, 2, PLAIN(8, 16, 4, 0, 2)},
+    {VKM_CLASS_CPU_DRIVER, NULL, ANY_M, ANY, 2, PLAIN(8, 16, 16, 0, 2)},
+    {VKM_CLASS_GPU, NULL, 8, ANY, 2, {VKM_FORM_split, 64, 8, 4, 8, 4}},
+    {VKM_CLASS_GPU, NULL, 64, 1u << 18, 2, {VKM_FORM_split, 64, 16, 4, 8, 4}},
+    {VKM_CLASS_GPU, NULL, ANY_M, 1u << 20, 2, {VKM_FORM_shared, 64, 8, 8, 8, 8}},
+    {VKM_CLASS_GPU, NULL, ANY_M, ANY, 2, {VKM_FORM_shared, 256, 8, 8, 16, 8}},
 };
 
 static int row_fits(const tile_row *r, const vkm_dev *dev, uint32_t products, uint32_t m,
@@ -47,29 +54,98 @@ static int row_fits(const tile_row *r, const vkm_dev *dev, uint32_t products, ui
            (uint64_t)m * n <= r->max_outputs && products <= r->max_products;
 }
 
-static int tile_usable(vkm_tile t) {
-    int rows = t.rows == 4 || t.rows == 8 || (t.rows && t.rows % 16 == 0 && t.rows <= 64);
-    int cols = t.cols && t.cols % 4 == 0 && t.cols <= 32;
-    int unroll = t.unroll == 1 || t.unroll == 2 || t.unroll == 4;
-    return rows && cols && unroll && t.lanes && t.lanes <= 256 && t.spread <= 1;
+/* ---- what a tile means -------------------------------------------------------------------------
+ */
+
+/* Outputs of a group along M and N, those of an invocation, and bytes of workgroup memory. */
+typedef struct extent {
+    uint32_t rows, cols, own, shared_bytes;
+} extent;
+
+static extent extent_of(vkm_tile t) {
+    uint32_t down = t.across ? t.lanes / t.across : 1;
+    switch (t.form) {
+    case VKM_FORM_shared: {
+        uint32_t rows = down * t.rows, cols = t.across * t.cols;
+        return (extent){rows, cols, t.rows * t.cols, 2 * t.step * (rows + cols + 32) * 4};
+    }
+    case VKM_FORM_split:
+        return (extent){t.rows, 4 * t.across, 4 * t.rows / down, t.lanes * t.rows * 16};
+    default:
+        return (extent){t.rows, t.lanes * t.cols, t.rows * t.cols, 0};
+    }
 }
 
-static int forced_tile(vkm_tile *t) {
+static int is_one_of(uint32_t x, uint32_t a, uint32_t b, uint32_t c) {
+    return x == a || x == b || x == c;
+}
+
+static int usable(vkm_tile t) {
+    enum { SHARED_BYTES = 32 << 10 }; /* that every device has */
+    if (!t.lanes || t.lanes > 256 || !t.rows || t.rows > 64 || !t.cols || t.cols > 32) return 0;
+    int rows_of_panels = t.rows == 4 || t.rows == 8 || t.rows % 16 == 0;
+    if (t.form == VKM_FORM_plain)
+        return rows_of_panels && t.cols % 4 == 0 && t.across <= 1 && is_one_of(t.step, 1, 2, 4);
+    if ((t.form != VKM_FORM_shared && t.form != VKM_FORM_split) || !t.across || t.lanes % t.across)
+        return 0;
+    extent e = extent_of(t);
+    if (e.shared_bytes > SHARED_BYTES) return 0;
+    if (t.form == VKM_FORM_shared)
+        return t.rows % 4 == 0 && t.cols % 4 == 0 && t.rows * t.cols <= 128 && e.rows % 16 == 0 &&
+               e.cols % 16 == 0 && is_one_of(t.step, 4, 8, 16);
+    return rows_of_panels && t.rows <= 32 && t.cols == 4 &&
+           4 * t.rows % (t.lanes / t.across) == 0 && (e.own == 2 || (e.own && e.own % 4 == 0)) &&
+           is_one_of(t.step, 1, 2, 4);
+}
+
+/* ---- text --------------------------------------------------------------------------------------
+ */
+
+static const char *const form_names[] = {
+#define FORM(name, doc) #name,
+    VKM_FORMS(FORM)
+#undef FORM
+};
+
+int vkm_tile_read(const vkm_dev *dev, const char *text, vkm_tile *out) {
+    char form[16];
+    int end = 0;
+    vkm_tile t = {0};
+    (void)dev;
+    if (sscanf(text, "%15[a-z0-9],%u,%u,%u,%u,%u%n", form, &t.lanes, &t.rows, &t.cols, &t.across,
+               &t.step, &end) != 6 ||
+        text[end])
+        return 0;
+    while (t.form < VKM_N_FORMS && strcmp(form, form_names[t.form]) != 0) t.form++;
+    if (t.form == VKM_N_FORMS || !usable(t)) return 0;
+    *out = t;
+    return 1;
+}
+
+void vkm_tile_write(vkm_tile t, char out[64]) {
+    snprintf(out, 64, "%s,%u,%u,%u,%u,%u", form_names[t.form], t.lanes, t.rows, t.cols, t.across,
+             t.step);
+}
+
+static int forced_tile(const vkm_dev *dev, vkm_tile *t) {
     const char *text = getenv("VKMOE_TILE");
-    if (!text) return 0;
-    int got = sscanf(text, "%u,%u,%u,%u,%u", &t->lanes, &t->rows, &t->cols, &t->spread, &t->unroll);
-    if (got == 5 && tile_usable(*t)) return 1;
     static int warned;
+    if (!text) return 0;
+    if (vkm_tile_read(dev, text, t)) return 1;
     if (!warned++)
-        vkm_warn("VKMOE_TILE=%s is ignored: it takes lanes (1 to 256), rows (4, 8, 16, 32, 48 or "
-                 "64), columns (4 to 32 in fours), spread (0 or 1), unroll (1, 2 or 4)",
-                 text);
+        vkm_warn(
+            "VKMOE_TILE=%s is ignored: it takes form,lanes,rows,cols,across,step of a tile that "
+            "can be used here (docs/numerics.md)",
+            text);
     return 0;
 }
 
+/* ---- choice ------------------------------------------------------------------------------------
+ */
+
 vkm_tile vkm_tile_for(const vkm_dev *dev, uint32_t products, uint32_t m, uint32_t n) {
     vkm_tile t;
-    if (forced_tile(&t)) return t;
+    if (forced_tile(dev, &t)) return t;
     uint32_t i = 0;
     while (!row_fits(&table[i], dev, products, m, n)) i++;
     return table[i].tile;
@@ -79,15 +155,21 @@ vkm_tile vkm_tile_for(const vkm_dev *dev, uint32_t products, uint32_t m, uint32_
  * K (the gradient of the logits has the vocabulary) goes in larger steps. */
 enum { MAX_PASSES = 60000 };
 
+static uint32_t passes(vkm_tile t, uint32_t k) {
+    return k / (2 * t.step) / (t.form == VKM_FORM_split ? t.lanes / t.across : 1);
+}
+
 vkm_launch vkm_tile_launch(const vkm_dev *dev, uint32_t products, uint32_t m, uint32_t n,
                            uint32_t k, double work) {
     vkm_tile t = vkm_tile_for(dev, products, m, n);
-    while (t.unroll < 4 && k / (2 * t.unroll) > MAX_PASSES) t.unroll *= 2;
-    VKM_BUG_ON(vkm_dev_class_of(dev) == VKM_CLASS_CPU_DRIVER && k / (2 * t.unroll) > MAX_PASSES,
+    while (t.step < 4 && passes(t, k) > MAX_PASSES) t.step *= 2;
+    VKM_BUG_ON(vkm_dev_class_of(dev) == VKM_CLASS_CPU_DRIVER && passes(t, k) > MAX_PASSES,
                "a product over K = %u takes too many steps", k);
-    return (vkm_launch){{vkm_div_up(n, t.lanes * t.cols), vkm_div_up(m, t.rows), 1},
-                        {t.lanes, t.rows, t.cols, t.rows * t.cols, t.spread, t.unroll},
-                        work};
+    extent e = extent_of(t);
+    return (vkm_launch){.groups = {vkm_div_up(n, e.cols), vkm_div_up(m, e.rows), 1},
+                        .spec = {t.lanes, t.rows, t.cols, e.own, t.across, t.step},
+                        .form = t.form,
+                        .work = work};
 }
 
 #endif

@@ -20,18 +20,38 @@ typedef struct vkm_param {
 } vkm_param;
 
 #define VKM_MAX_PARAMS 24
-#define VKM_MAX_SPEC   6
+#define VKM_MAX_SPEC   10
 #define VKM_MAX_PUSH   128 /* bytes of push constants, the portable limit */
 
 typedef void (*vkm_ref_fn)(const void *args, vkm_part me);
+
+/* A shader is built in some of these forms: FORM(name, what it is). Their sources stand in
+ * shaders/<kernel>.comp, with VKM_FORM_<NAME> defined. */
+#define VKM_FORMS(FORM)                                                                            \
+    FORM(plain, "as it stands")                                                                    \
+    FORM(wide, "64-bit loads, for a driver that loads component by component")                     \
+    FORM(shared, "products: operands staged in workgroup memory")                                  \
+    FORM(split, "products of few rows: chunks of K side by side")                                  \
+    FORM(half, "fast tier, products: cooperative matrices of fp16, scaled")                        \
+    FORM(bf16, "fast tier, products: cooperative matrices of bf16")
+typedef enum {
+#define FORM(name, doc) VKM_FORM_##name,
+    VKM_FORMS(FORM)
+#undef FORM
+        VKM_N_FORMS
+} vkm_form;
+
+/* SPIR-V; at == end: this form is not built. */
+typedef struct vkm_code {
+    const uint32_t *at, *end;
+} vkm_code;
 
 typedef struct vkm_kernel {
     const char *name, *doc;
     const vkm_param *params;
     uint32_t n_params;
     vkm_ref_fn ref, ref64; /* exact twin; the same source in double, without rounding */
-    const uint32_t *spirv, *spirv_end;
-    const uint32_t *wide, *wide_end; /* the same shader with 64-bit loads; empty: it has none */
+    vkm_code forms[VKM_N_FORMS];
 } vkm_kernel;
 
 static inline int vkm_param_is_pointer(vkm_param_kind k) {
@@ -59,7 +79,8 @@ static inline uint32_t vkm_param_push_offset(uint32_t *at, vkm_param_kind kind) 
 typedef struct vkm_launch {
     uint32_t groups[3];
     uint32_t spec[VKM_MAX_SPEC];
-    double work; /* estimated operations, plus four a byte: bounds what one submit holds */
+    double work;   /* estimated operations, plus four a byte: bounds what one submit holds */
+    vkm_form form; /* plain: or wide, where the device wants it and the kernel has it */
 } vkm_launch;
 
 #endif

@@ -134,14 +134,21 @@ static vkm_status layout_get(vk_dev *vk, uint32_t bytes, VkPipelineLayout *out, 
     return VKM_OK;
 }
 
-/* The user's own shader of this name in options.shaders, if there is one. */
-static vkm_status replacement(vk_dev *vk, const vkm_kernel *kernel, char **code,
+static const char *const form_names[] = {
+#define FORM(name, doc) #name,
+    VKM_FORMS(FORM)
+#undef FORM
+};
+
+/* The user's own NAME.spv, or NAME.FORM.spv, in options.shaders, if there is one. */
+static vkm_status replacement(vk_dev *vk, const vkm_kernel *kernel, vkm_form form, char **code,
                               VkShaderModuleCreateInfo *info, vkm_err *err) {
     enum { MOST = 16 << 20 };
     char path[VKM_PATH_MAX], name[80];
     const char *dir = vk->dev->options.shaders;
     size_t n;
-    snprintf(name, sizeof name, "%s.spv", kernel->name);
+    snprintf(name, sizeof name, "%s%s%s.spv", kernel->name, form == VKM_FORM_plain ? "" : ".",
+             form == VKM_FORM_plain ? "" : form_names[form]);
     if (!dir) return VKM_OK;
     if (vkm_path_join(path, dir, name, err)) return err->status;
     if (!vkm_file_exists(path)) return VKM_OK;
@@ -154,28 +161,33 @@ static vkm_status replacement(vk_dev *vk, const vkm_kernel *kernel, char **code,
     return VKM_OK;
 }
 
-vkm_status vkm_vk_kernel_get(vk_dev *vk, const vkm_kernel *kernel, uint32_t *out, vkm_err *err) {
+vkm_status vkm_vk_kernel_get(vk_dev *vk, const vkm_kernel *kernel, vkm_form form, uint32_t *out,
+                             vkm_err *err) {
     enum { PLACES = VKM_COUNTOF(vk->kernel_at) };
-    uint32_t h = (uint32_t)(((uintptr_t)kernel / sizeof *kernel) % PLACES);
+    uint32_t h = (uint32_t)(((uintptr_t)kernel / sizeof *kernel + 61u * form) % PLACES);
     for (; vk->kernel_at[h]; h = (h + 1) % PLACES) {
         *out = vk->kernel_at[h] - 1u;
-        if (vk->kernels[*out].kernel == kernel) return VKM_OK;
+        if (vk->kernels[*out].kernel == kernel && vk->kernels[*out].form == form) return VKM_OK;
     }
     VKM_BUG_ON(vk->n_kernels == VK_MAX_KERNELS, "more than %d kernels", VK_MAX_KERNELS);
     /* A first guess below any device of its class: early submits are short, then it is learned. */
-    vk_kernel k = {.kernel = kernel, .rate = vk->dev->class == VKM_CLASS_CPU_DRIVER ? 1e9 : 5e10};
+    vk_kernel k = {.kernel = kernel,
+                   .form = form,
+                   .rate = vk->dev->class == VKM_CLASS_CPU_DRIVER ? 1e9 : 5e10};
     for (uint32_t i = 0; i < kernel->n_params; i++)
         (void)vkm_param_push_offset(&k.push_bytes, kernel->params[i].kind);
     if (layout_get(vk, k.push_bytes, &k.layout, err)) return err->status;
-    int wide = vk->wide_loads && kernel->wide != kernel->wide_end;
-    const uint32_t *code = wide ? kernel->wide : kernel->spirv;
+    const vkm_code *wide = &kernel->forms[VKM_FORM_wide];
+    int widen = form == VKM_FORM_plain && vk->wide_loads && wide->at != wide->end;
+    const vkm_code *code = widen ? wide : &kernel->forms[form];
+    VKM_BUG_ON(code->at == code->end, "%s is not built as '%s'", kernel->name, form_names[form]);
     VkShaderModuleCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
-        .codeSize = (size_t)((wide ? kernel->wide_end : kernel->spirv_end) - code) * sizeof *code,
-        .pCode = code,
+        .codeSize = (size_t)(code->end - code->at) * sizeof *code->at,
+        .pCode = code->at,
     };
     char *other = NULL;
-    if (replacement(vk, kernel, &other, &info, err)) return err->status;
+    if (replacement(vk, kernel, form, &other, &info, err)) return err->status;
     VkResult r = vkCreateShaderModule(vk->device, &info, NULL, &k.module);
     free(other);
     if (r) return vkm_vk_fail(vk, err, r, kernel->name);
@@ -263,7 +275,8 @@ static void make_some(void *user, uint32_t thread, uint32_t n_threads) {
 }
 
 static size_t code_words(const order *o) {
-    return (size_t)(o->kernel->spirv_end - o->kernel->spirv);
+    const vkm_code *c = &o->kernel->forms[VKM_FORM_plain];
+    return (size_t)(c->end - c->at);
 }
 
 static int longer_first(const void *a, const void *b) {

@@ -25,6 +25,7 @@ enum {
 /* A kernel on this device. */
 typedef struct vk_kernel {
     const vkm_kernel *kernel;
+    vkm_form form; /* that was asked for */
     VkShaderModule module;
     VkPipelineLayout layout; /* shared: one a push-constant size */
     uint32_t push_bytes;
@@ -144,8 +145,8 @@ vkm_status vkm_vk_zero(vkm_dev *dev, uint64_t addr, uint64_t bytes, vkm_err *err
 /* vk_pipeline.c */
 vkm_status vkm_vk_pipelines_open(vk_dev *vk, vkm_err *err) VKM_MUST_CHECK;
 void vkm_vk_pipelines_close(vk_dev *vk);
-/* Index of the kernel on this device, made if new. */
-vkm_status vkm_vk_kernel_get(vk_dev *vk, const vkm_kernel *kernel, uint32_t *out,
+/* Index of a kernel in one of its forms on this device, made if new. */
+vkm_status vkm_vk_kernel_get(vk_dev *vk, const vkm_kernel *kernel, vkm_form form, uint32_t *out,
                              vkm_err *err) VKM_MUST_CHECK;
 /* Makes the pipelines that slices lack, side by side on all processors. made (n): 1 for the first
  * slice of each. */

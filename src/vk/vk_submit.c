@@ -53,7 +53,7 @@ vkm_status vkm_vk_slices_next(vk_dev *vk, const vkm_nodes *nodes, vk_cursor *at,
     while (at->node < nodes->n && *n < cap) {
         const vkm_node *node = &nodes->v[at->node];
         vk_slice s = {.node = at->node, .barrier = node->barrier && at->unit == 0};
-        if (vkm_vk_kernel_get(vk, node->kernel, &s.kernel, err)) return err->status;
+        if (vkm_vk_kernel_get(vk, node->kernel, node->how.form, &s.kernel, err)) return err->status;
         uint64_t total = all_units(node->how.groups), left = total - at->unit, take = left;
         double whole_s = DISPATCH_S + node->how.work / vk->kernels[s.kernel].rate;
         double left_s = whole_s * (double)left / (double)total;

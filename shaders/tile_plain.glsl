@@ -1,11 +1,8 @@
-/* Rule 4 for a tile: one group computes TILE_ROWS x (lanes * TILE_COLS) outputs. A lane has columns
+/* A tile in registers: one group computes TILE_ROWS x (lanes * TILE_COLS) outputs. A lane has columns
  * in fours: its four, then four further on by all lanes' fours, ... The rows depend on gl_WorkGroupID
  * only, so that drivers which know uniform addresses load A once for all lanes. Nothing is shared
- * between lanes, and no constant changes the order of additions in an output. */
-#ifndef VKM_RULE4_TILE_GLSL
-#define VKM_RULE4_TILE_GLSL
+ * between lanes. */
 #extension GL_KHR_shader_subgroup_ballot : require
-#include "words.glsl"
 
 layout(constant_id = 1) const uint TILE_ROWS = 16;   /* 4, 8 or a multiple of 16 */
 layout(constant_id = 2) const uint TILE_COLS = 4;    /* a multiple of 4 */
@@ -29,15 +26,13 @@ bool vkm_spread() {
     return TILE_SPREAD != 0u && TILE_ROWS >= 8u && gl_SubgroupSize >= 8u;
 }
 
-/* One operand: its address, rows, K as stored, and the first k / 2 to read. */
-struct vkm_operand {
-    uvec2 addr;
-    uint rows, kp, k2;
-};
+uint vkm_tile_i(uint at) {
+    return vkm_tile_row() + at / TILE_COLS;
+}
+uint vkm_tile_j(uint at) {
+    return vkm_tile_col(at % TILE_COLS);
+}
 
-/* y[r * TILE_COLS + c] = rule 4 of row vkm_tile_row() + r of a and row vkm_tile_col(c) of b, over k
- * elements. Rows past an operand's end repeat its last ones: what comes out there is not stored.
- * Products of bf16 values are exact, so fma is the same whether the device fuses it or not. */
 void vkm_tile_rule4(vkm_operand a, vkm_operand b, uint k, out precise float y[TILE_N]) {
     precise float sum[TILE_N];
     uint a_at[(TILE_ROWS + 15u) / 16u], b_at[TILE_COLS / 4u];
@@ -81,26 +76,3 @@ void vkm_tile_rule4(vkm_operand a, vkm_operand b, uint k, out precise float y[TI
         [[unroll]] for (uint i = 0u; i < TILE_N; i++) y[i] = y[i] + sum[i];
     }
 }
-
-/* y + f * d; a denormal product or sum counts as zero. A factor of 0 adds nothing, whatever d is. */
-float vkm_add_scaled(float y, float f, float d) {
-    precise float p = f * d;
-    p = f == 0.0 ? 0.0 : vkm_canon(p);
-    precise float s = y + p;
-    return vkm_canon(s);
-}
-
-/* Runs `statement` for every output of the tile: row i, column j, value index at. A real loop,
- * because unrolled it would be most of the code. */
-#define VKM_FOR_TILE(statement)                                                                    \
-    [[dont_unroll]] for (uint r_ = 0u; r_ < TILE_ROWS; r_++) {                                     \
-        [[dont_unroll]] for (uint c_ = 0u; c_ < TILE_COLS; c_++) {                                 \
-            uint i = vkm_tile_row() + r_, j = vkm_tile_col(c_), at = r_ * TILE_COLS + c_;          \
-            statement;                                                                             \
-        }                                                                                          \
-    }
-/* For loads: an index that is never outside, since drivers load ahead of tests. */
-#define VKM_ROW(i) min(i, pc.m - 1u)
-#define VKM_AT(i, j) (min(i, pc.m - 1u) * pc.n + min(j, pc.n - 1u))
-
-#endif
