@@ -46,7 +46,9 @@ typedef struct vkm_dev_options {
     int threads;         /* cpu, oracle: 0 for all cores */
     int flush_denormals; /* cpu: set FTZ and DAZ; no bit may change */
     int thread_all;      /* cpu: split even the smallest kernels over the threads */
-    int validate;        /* vulkan: validation layers; a message is an error */
+    int fast;     /* vulkan: the fast tier, which needs cooperative matrices: no longer the same
+                     bits everywhere */
+    int validate; /* vulkan: validation layers; a message is an error */
     int check_hazards;   /* the stream proves its own barriers before each submit */
     int profile;         /* time every kernel */
     int skip_probes;     /* only for `vkmoe devices`, which reports them itself */

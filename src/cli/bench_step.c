@@ -199,7 +199,8 @@ vkm_status vkm_bench_step(int argc, char **argv, vkm_err *err) {
     if (vkm_cli_parse(opts, n, argc, argv, err) || vkm_cli_config_resolve(&given, &config, err))
         return err->status;
     if (!config.output_dir[0]) snprintf(config.output_dir, sizeof config.output_dir, "bench");
-    if (vkm_config_check(&config, err) || vkm_cli_open_device(&d, &dev, err)) return err->status;
+    if (vkm_config_check(&config, err) || vkm_cli_open_device(&d, &config, &dev, err))
+        return err->status;
     if (!vkm_run_open(&config, VKM_RUN_TRAINS, dev, NULL, &r, err) &&
         !measure_steps(r, (uint32_t)steps, &t, err) && !measure_yardsticks(dev, &t, err) &&
         (!compare[0] || !vkm_jsonl_each(compare, NULL, read_before, &t, err)))

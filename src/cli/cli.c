@@ -237,6 +237,7 @@ static vkm_dev_options device_options(const vkm_cli_device *d) {
         .backend = d->backend == VKM_CLI_CPU ? VKM_CPU : VKM_VULKAN,
         .device = d->device,
         .threads = (int)d->threads,
+        .fast = d->fast,
         .flush_denormals = d->flush_denormals,
         .validate = d->validate,
         .shaders = d->shaders,
@@ -245,7 +246,9 @@ static vkm_dev_options device_options(const vkm_cli_device *d) {
     };
 }
 
-vkm_status vkm_cli_open_device(vkm_cli_device *d, vkm_dev **out, vkm_err *err) {
+vkm_status vkm_cli_open_device(vkm_cli_device *d, const vkm_config *c, vkm_dev **out,
+                               vkm_err *err) {
+    if (c) d->fast = c->numerics == VKM_numerics_fast;
     if (vkm_cli_choose_backend(d, err)) return err->status;
     vkm_dev_options o = device_options(d);
     if (vkm_device_open(&o, out, err)) return err->status;

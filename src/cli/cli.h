@@ -57,10 +57,18 @@ typedef struct vkm_cli_device {
     int backend; /* VKM_CLI_AUTO and so on */
     int64_t threads;
     int flush_denormals, validate, check_hazards, profile;
+    int fast; /* VKM_CLI_NUMERICS, or the config's numerics */
     const char *shaders;
 } vkm_cli_device;
 #define VKM_CLI_DEVICE_DEFAULTS                                                                    \
     { 0 }
+/* Of commands without a config, which has the same key. */
+#define VKM_CLI_NUMERICS(d)                                                                        \
+    {                                                                                              \
+        "numerics", VKM_OPT_CHOICE, &(d)->fast,                                                    \
+            .choices = "exact|fast",                                                               \
+            .help = "exact: the same bits everywhere; fast: cooperative matrices of the GPU"       \
+    }
 #define VKM_CLI_DEVICE_OPTS(d)                                                                     \
     {"device", VKM_OPT_STRING, &(d)->device, .arg = "NAME",                                        \
      .help = "index, part of a name, or 'lavapipe'; `vkmoe devices` lists them"},                  \
@@ -86,7 +94,8 @@ typedef struct vkm_cli_device {
 /* Makes a choice of `auto`: vulkan for a named --device or where there is a GPU, else cpu. */
 vkm_status vkm_cli_choose_backend(vkm_cli_device *d, vkm_err *err) VKM_MUST_CHECK;
 /* Opens what the options name and logs its name and driver. */
-vkm_status vkm_cli_open_device(vkm_cli_device *d, vkm_dev **out, vkm_err *err) VKM_MUST_CHECK;
+vkm_status vkm_cli_open_device(vkm_cli_device *d, const vkm_config *c, vkm_dev **out,
+                               vkm_err *err) VKM_MUST_CHECK;
 /* Prints the profile on stderr if it was asked for, and closes. Accepts NULL. */
 void vkm_cli_close_device(const vkm_cli_device *d, vkm_dev *dev);
 

@@ -84,6 +84,7 @@ vkm_status vkm_cmd_bench(int argc, char **argv, vkm_err *err) {
         {"min-ms", VKM_OPT_FLOAT, &min_ms, .min = 0, .max = 60000,
          .help = "milliseconds that one measurement lasts at least"},
         VKM_CLI_JSON(&json),
+        VKM_CLI_NUMERICS(&d),
         VKM_CLI_DEVICE_OPTS(&d),
     };
     if (argc > 1 && !strcmp(argv[1], "step")) return vkm_bench_step(argc - 1, argv + 1, err);
@@ -94,7 +95,7 @@ vkm_status vkm_cmd_bench(int argc, char **argv, vkm_err *err) {
     const vkm_bench_row *worst = NULL;
     limit least = {0};
     if (!list) {
-        if (vkm_cli_open_device(&d, &b.dev, err)) return err->status;
+        if (vkm_cli_open_device(&d, NULL, &b.dev, err)) return err->status;
         if (vkm_stream_new(b.dev, &b.s, err)) goto done;
         if (vkm_bench_peaks_of(&b, &peaks, err)) goto done;
         if (!json)

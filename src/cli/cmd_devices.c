@@ -1,6 +1,7 @@
 /* `vkmoe devices`: the Vulkan devices of this machine, and what each may be used for. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/json.h"
 #include "cli/cli.h"
@@ -40,8 +41,15 @@ static double mib(uint64_t bytes) {
     return (double)bytes / 1048576;
 }
 
+static const char *matrix_text(const vkm_dev_info *d, char out[64]) {
+    snprintf(out, 64, "%s %ux%ux%u", d->matrix.form == VKM_FORM_bf16 ? "bf16" : "fp16", d->matrix.m,
+             d->matrix.n, d->matrix.k);
+    return out;
+}
+
 static void print_text(const vkm_dev_info *d, const finding *f) {
-    printf("%u  %s  [%s]\n", d->index, d->name, f->tier);
+    int fast = d->matrix.m && !strcmp(f->tier, "exact");
+    printf("%u  %s  [%s%s]\n", d->index, d->name, f->tier, fast ? ", fast" : "");
     printf("   %s, %s, Vulkan %u.%u.%u, driver %s\n", d->vendor, types[d->type], d->api[0],
            d->api[1], d->api[2], d->driver[0] ? d->driver : "unknown");
     if (d->memory_bytes) {
@@ -56,7 +64,10 @@ static void print_text(const vkm_dev_info *d, const finding *f) {
            f->probes.n_failed);
     for (uint32_t i = 0; i < f->probes.n; i++)
         if (!f->probes.rows[i].required) printf("; %s", f->probes.rows[i].detail);
-    printf("; cooperative matrices %s\n", d->cooperative_matrix ? "offered" : "not offered");
+    char matrix[64];
+    printf("; cooperative matrices %s\n", d->matrix.m             ? matrix_text(d, matrix)
+                                          : d->cooperative_matrix ? "offered, not used"
+                                                                  : "not offered");
     for (uint32_t i = 0; i < f->probes.n; i++) {
         const vkm_probe_row *r = &f->probes.rows[i];
         if (r->required && !r->passed)
@@ -88,6 +99,8 @@ static void write_json(vkm_jw *w, const vkm_dev_info *d, const finding *f) {
     vkm_jw_u64(w, "subgroup_size", d->subgroup_size);
     vkm_jw_bool(w, "timestamps", d->timestamps);
     vkm_jw_bool(w, "cooperative_matrix", d->cooperative_matrix);
+    char matrix[64];
+    vkm_jw_str(w, "fast_tier", d->matrix.m ? matrix_text(d, matrix) : NULL);
     vkm_jw_str(w, "tier", f->tier);
     vkm_jw_str(w, "refused", f->why[0] ? f->why : NULL);
     vkm_probe_write(&f->probes, w, "probes");

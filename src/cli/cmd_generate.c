@@ -344,6 +344,7 @@ vkm_status vkm_cmd_generate(int argc, char **argv, vkm_err *err) {
         {"batch_size", VKM_OPT_INT, &g.batch, .min = 1, .max = 65535,
          .help = "completions at one time; no bit depends on it"},
         {"json", VKM_OPT_FLAG, &g.json, .help = "print JSON lines: text, ids, log-probabilities"},
+        VKM_CLI_NUMERICS(&d),
         VKM_CLI_DEVICE_OPTS(&d),
     };
     if (vkm_cli_parse(opts, VKM_COUNTOF(opts), argc, argv, err)) return err->status;
@@ -353,7 +354,7 @@ vkm_status vkm_cmd_generate(int argc, char **argv, vkm_err *err) {
     g.json |= data[0] != 0;
     if (!vkm_cli_open_inference(&given, &g.x, err) &&
         !(data[0] ? read_file(&g, data, err) : take_text(&g, prompt, message, system, err)) &&
-        !check_lengths(&g, err) && !vkm_cli_open_device(&d, &dev, err))
+        !check_lengths(&g, err) && !vkm_cli_open_device(&d, NULL, &dev, err))
         (void)!generate(&g, dev, err);
     generation_free(&g);
     vkm_cli_close_device(&d, dev);

@@ -320,7 +320,7 @@ vkm_status vkm_cmd_pairs(int argc, char **argv, vkm_err *err) {
                         action);
     if (vkm_pairs_load(c.selector, &c.set, err) || (model && encode(&c, model, err)) ||
         measure_lengths(&c, err) ||
-        (model && (vkm_cli_open_device(&d, &dev, err) ||
+        (model && (vkm_cli_open_device(&d, NULL, &dev, err) ||
                    separate(&c, dev, model, (uint32_t)rank, (uint64_t)seed, err))))
         goto done;
     if (json)

@@ -188,11 +188,12 @@ vkm_status vkm_cmd_score(int argc, char **argv, vkm_err *err) {
          .help = "write the logits before each completion token (safetensors)"},
         {"micro_batch_tokens", VKM_OPT_INT, &tokens, .min = 1, .max = 1e9,
          .help = "tokens of one pass; no bit depends on it"},
+        VKM_CLI_NUMERICS(&d),
         VKM_CLI_DEVICE_OPTS(&d),
     };
     if (vkm_cli_parse(opts, VKM_COUNTOF(opts), argc, argv, err) ||
         vkm_cli_open_inference(&given, &x, err) || read_rows(&x, data, &all, err) ||
-        vkm_cli_open_device(&d, &dev, err))
+        vkm_cli_open_device(&d, NULL, &dev, err))
         goto done;
     const vkm_inference_limits max = {
         .max_prompt = all.longest, .rollouts = 1, .prompts = 1, .micro_rows = (uint32_t)tokens};

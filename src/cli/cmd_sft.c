@@ -68,7 +68,7 @@ vkm_status vkm_cmd_sft(int argc, char **argv, vkm_err *err) {
     size_t n = vkm_cli_config_opts(&given, opts + VKM_COUNTOF(own));
     n = VKM_COUNTOF(own) + keep_keys(opts + VKM_COUNTOF(own), n);
     if (vkm_cli_parse(opts, n, argc, argv, err) || vkm_cli_config_resolve(&given, &config, err) ||
-        vkm_sft_check(&config, err) || vkm_cli_open_device(&d, &dev, err))
+        vkm_sft_check(&config, err) || vkm_cli_open_device(&d, &config, &dev, err))
         return err->status;
     if (dry_run)
         (void)!print_plan(&config, dev, err);

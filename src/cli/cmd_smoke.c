@@ -86,7 +86,7 @@ vkm_status vkm_cmd_smoke(int argc, char **argv, vkm_err *err) {
         adapt_to_data(&config, &preset, err) || base_folder(config.output_dir, base, err) ||
         vkm_path_join(run, base, "run", err) || vkm_config_set(&config, "output_dir", run, err) ||
         (!config.model[0] && make_model(&config, base, err)) || vkm_config_check(&config, err) ||
-        vkm_cli_open_device(&d, &dev, err))
+        vkm_cli_open_device(&d, &config, &dev, err))
         return err->status;
     vkm_verify_options gates = {.dev = dev, .seed = (uint64_t)config.seed};
     if (!skip_gates && vkm_verify_run(&gates, stdout, err)) goto done;

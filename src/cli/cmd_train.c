@@ -32,7 +32,7 @@ vkm_status vkm_cmd_train(int argc, char **argv, vkm_err *err) {
     memcpy(opts, own, sizeof own);
     size_t n = VKM_COUNTOF(own) + vkm_cli_config_opts(&given, opts + VKM_COUNTOF(own));
     if (vkm_cli_parse(opts, n, argc, argv, err) || vkm_cli_config_resolve(&given, &config, err) ||
-        vkm_config_check(&config, err) || vkm_cli_open_device(&d, &dev, err))
+        vkm_config_check(&config, err) || vkm_cli_open_device(&d, &config, &dev, err))
         return err->status;
     if (dry_run)
         (void)!print_plan(&config, VKM_RUN_TRAINS, dev, err);
@@ -70,7 +70,8 @@ vkm_status vkm_cmd_eval(int argc, char **argv, vkm_err *err) {
     snprintf(config.output_dir, sizeof config.output_dir, "%s", run);
     if (!config.resume_from_checkpoint[0])
         snprintf(config.resume_from_checkpoint, sizeof config.resume_from_checkpoint, "latest");
-    if (vkm_config_check(&config, err) || vkm_cli_open_device(&d, &dev, err)) return err->status;
+    if (vkm_config_check(&config, err) || vkm_cli_open_device(&d, &config, &dev, err))
+        return err->status;
     if (dry_run)
         (void)!print_plan(&config, VKM_RUN_EVALUATES, dev, err);
     else

@@ -11,11 +11,12 @@ vkm_status vkm_cmd_verify(int argc, char **argv, vkm_err *err) {
         {"list", VKM_OPT_FLAG, &o.list, .help = "list the gates and run none"},
         {"seed", VKM_OPT_INT, &seed, .min = 0, .max = INT32_MAX, .help = "of the random inputs"},
         VKM_CLI_JSON(&o.json),
+        VKM_CLI_NUMERICS(&d),
         VKM_CLI_DEVICE_OPTS(&d),
     };
     if (vkm_cli_parse(opts, VKM_COUNTOF(opts), argc, argv, err)) return err->status;
     o.seed = (uint64_t)seed;
-    if (!o.list && vkm_cli_open_device(&d, &o.dev, err)) return err->status;
+    if (!o.list && vkm_cli_open_device(&d, NULL, &o.dev, err)) return err->status;
     vkm_status st = vkm_verify_run(&o, stdout, err);
     vkm_cli_close_device(&d, o.dev);
     return st;

@@ -47,6 +47,22 @@ static const tile_row table[] = {
     {VKM_CLASS_GPU, NULL, ANY_M, ANY, 2, {VKM_FORM_shared, 256, 8, 8, 16, 8}},
 };
 
+/* Groups of the fast tier: rows by columns of outputs, subgroups in all and along N. */
+typedef struct matrix_row {
+    vkm_dev_class class;
+    uint32_t max_m;
+    uint64_t max_outputs;
+    uint32_t rows, cols, subgroups, across;
+} matrix_row;
+
+static const matrix_row matrix_table[] = {
+    {VKM_CLASS_CPU_DRIVER, ANY_M, ANY, 16, 16, 1, 1},
+    {VKM_CLASS_GPU, 16, ANY, 16, 64, 4, 4},
+    {VKM_CLASS_GPU, 32, ANY, 32, 64, 4, 4},
+    {VKM_CLASS_GPU, ANY_M, 1u << 20, 64, 64, 4, 2},
+    {VKM_CLASS_GPU, ANY_M, ANY, 128, 128, 8, 2},
+};
+
 static int row_fits(const tile_row *r, const vkm_dev *dev, uint32_t products, uint32_t m,
                     uint32_t n) {
     return r->class == vkm_dev_class_of(dev) &&
@@ -62,7 +78,7 @@ typedef struct extent {
     uint32_t rows, cols, own, shared_bytes;
 } extent;
 
-static extent extent_of(vkm_tile t) {
+static extent extent_of(vkm_tile t, vkm_matrix x) {
     uint32_t down = t.across ? t.lanes / t.across : 1;
     switch (t.form) {
     case VKM_FORM_shared: {
@@ -71,6 +87,14 @@ static extent extent_of(vkm_tile t) {
     }
     case VKM_FORM_split:
         return (extent){t.rows, 4 * t.across, 4 * t.rows / down, t.lanes * t.rows * 16};
+    case VKM_FORM_half:
+    case VKM_FORM_bf16: {
+        uint32_t rows = t.lanes / x.subgroup / t.across * t.rows * x.m,
+                 own = x.m * x.n / x.subgroup;
+        uint32_t cols = t.across * t.cols * x.n;
+        return (extent){rows, cols, t.rows * t.cols * own,
+                        4 * ((rows + cols) * (t.step + 4) + t.lanes * own + 4)};
+    }
     default:
         return (extent){t.rows, t.lanes * t.cols, t.rows * t.cols, 0};
     }
@@ -80,16 +104,21 @@ static int is_one_of(uint32_t x, uint32_t a, uint32_t b, uint32_t c) {
     return x == a || x == b || x == c;
 }
 
-static int usable(vkm_tile t) {
+static int usable(vkm_tile t, vkm_matrix x) {
     enum { SHARED_BYTES = 32 << 10 }; /* that every device has */
     if (!t.lanes || t.lanes > 256 || !t.rows || t.rows > 64 || !t.cols || t.cols > 32) return 0;
     int rows_of_panels = t.rows == 4 || t.rows == 8 || t.rows % 16 == 0;
     if (t.form == VKM_FORM_plain)
         return rows_of_panels && t.cols % 4 == 0 && t.across <= 1 && is_one_of(t.step, 1, 2, 4);
-    if ((t.form != VKM_FORM_shared && t.form != VKM_FORM_split) || !t.across || t.lanes % t.across)
+    int matrix = x.m && t.form == x.form;
+    if ((t.form != VKM_FORM_shared && t.form != VKM_FORM_split && !matrix) || !t.across ||
+        t.lanes % (t.across * (matrix ? x.subgroup : 1)))
         return 0;
-    extent e = extent_of(t);
+    extent e = extent_of(t, x);
     if (e.shared_bytes > SHARED_BYTES) return 0;
+    if (matrix)
+        return e.rows % 16 == 0 && e.cols % 16 == 0 && e.own <= 128 && 2 * t.step % x.k == 0 &&
+               is_one_of(t.step, 4, 8, 16);
     if (t.form == VKM_FORM_shared)
         return t.rows % 4 == 0 && t.cols % 4 == 0 && t.rows * t.cols <= 128 && e.rows % 16 == 0 &&
                e.cols % 16 == 0 && is_one_of(t.step, 4, 8, 16);
@@ -111,13 +140,12 @@ int vkm_tile_read(const vkm_dev *dev, const char *text, vkm_tile *out) {
     char form[16];
     int end = 0;
     vkm_tile t = {0};
-    (void)dev;
     if (sscanf(text, "%15[a-z0-9],%u,%u,%u,%u,%u%n", form, &t.lanes, &t.rows, &t.cols, &t.across,
                &t.step, &end) != 6 ||
         text[end])
         return 0;
     while (t.form < VKM_N_FORMS && strcmp(form, form_names[t.form]) != 0) t.form++;
-    if (t.form == VKM_N_FORMS || !usable(t)) return 0;
+    if (t.form == VKM_N_FORMS || !usable(t, vkm_dev_matrix(dev))) return 0;
     *out = t;
     return 1;
 }
@@ -143,9 +171,27 @@ static int forced_tile(const vkm_dev *dev, vkm_tile *t) {
 /* ---- choice ------------------------------------------------------------------------------------
  */
 
+static vkm_tile matrix_tile(const vkm_dev *dev, uint32_t m, uint32_t n) {
+    vkm_matrix x = vkm_dev_matrix(dev);
+    const matrix_row *r = matrix_table;
+    while (r->class != vkm_dev_class_of(dev) || m > r->max_m || (uint64_t)m * n > r->max_outputs)
+        r++;
+    uint32_t down = r->subgroups / r->across;
+    vkm_tile t = {x.form,
+                  r->subgroups * x.subgroup,
+                  vkm_div_up(r->rows, down * x.m),
+                  vkm_div_up(r->cols, r->across * x.n),
+                  r->across,
+                  16};
+    VKM_BUG_ON(!usable(t, x), "a tile of %u x %u x %u matrices for %u x %u outputs", x.m, x.n, x.k,
+               m, n);
+    return t;
+}
+
 vkm_tile vkm_tile_for(const vkm_dev *dev, uint32_t products, uint32_t m, uint32_t n) {
     vkm_tile t;
     if (forced_tile(dev, &t)) return t;
+    if (vkm_dev_matrix(dev).m && m > 8) return matrix_tile(dev, m, n);
     uint32_t i = 0;
     while (!row_fits(&table[i], dev, products, m, n)) i++;
     return table[i].tile;
@@ -165,11 +211,13 @@ vkm_launch vkm_tile_launch(const vkm_dev *dev, uint32_t products, uint32_t m, ui
     while (t.step < 4 && passes(t, k) > MAX_PASSES) t.step *= 2;
     VKM_BUG_ON(vkm_dev_class_of(dev) == VKM_CLASS_CPU_DRIVER && passes(t, k) > MAX_PASSES,
                "a product over K = %u takes too many steps", k);
-    extent e = extent_of(t);
-    return (vkm_launch){.groups = {vkm_div_up(n, e.cols), vkm_div_up(m, e.rows), 1},
-                        .spec = {t.lanes, t.rows, t.cols, e.own, t.across, t.step},
-                        .form = t.form,
-                        .work = work};
+    vkm_matrix x = vkm_dev_matrix(dev);
+    extent e = extent_of(t, x);
+    return (vkm_launch){
+        .groups = {vkm_div_up(n, e.cols), vkm_div_up(m, e.rows), 1},
+        .spec = {t.lanes, t.rows, t.cols, e.own, t.across, t.step, x.m, x.n, x.k, x.subgroup},
+        .form = t.form,
+        .work = work};
 }
 
 #endif

@@ -7,6 +7,10 @@
 #include "vk/backend.h"
 
 vkm_status vkm_dev_open(const vkm_dev_options *o, vkm_dev **out, vkm_err *err) {
+    if (o->fast && o->backend != VKM_VULKAN)
+        return vkm_fail(err, VKM_USAGE,
+                        "numerics fast: it needs a Vulkan device with cooperative matrices; the "
+                        "cpu backend computes exactly: use numerics exact");
     vkm_dev *dev = vkm_calloc(1, sizeof *dev, "a device", err);
     if (!dev) return err->status;
     dev->options = *o;
@@ -31,6 +35,9 @@ vkm_backend_id vkm_dev_backend(const vkm_dev *dev) {
 }
 vkm_dev_class vkm_dev_class_of(const vkm_dev *dev) {
     return dev->class;
+}
+vkm_matrix vkm_dev_matrix(const vkm_dev *dev) {
+    return dev->matrix;
 }
 const char *vkm_dev_name(const vkm_dev *dev) {
     return dev->name;

@@ -14,6 +14,13 @@ typedef struct vkm_plan vkm_plan;
 /* What tiles suit: a driver that runs shaders on CPU lanes, or a GPU. */
 typedef enum { VKM_CLASS_CPU_DRIVER, VKM_CLASS_GPU } vkm_dev_class;
 
+/* The cooperative matrices of the fast tier: (m, k) by (k, n), summed in fp32. */
+typedef struct vkm_matrix {
+    vkm_form form;    /* half or bf16 */
+    uint32_t m, n, k; /* 0: none, the exact tier */
+    uint32_t subgroup;
+} vkm_matrix;
+
 /* What is known of a Vulkan device without opening it. */
 typedef enum {
     VKM_DEV_OTHER,
@@ -35,6 +42,7 @@ typedef struct vkm_dev_info {
     uint32_t max_invocations; /* of a workgroup */
     uint32_t subgroup_size;
     int timestamps, cooperative_matrix;
+    vkm_matrix matrix; /* what the fast tier would use */
     char refused[160]; /* why it cannot be used at all; "" if it can */
 } vkm_dev_info;
 
@@ -45,6 +53,8 @@ vkm_status vkm_dev_list(vkm_dev_info **out, uint32_t *n, vkm_err *err) VKM_MUST_
 vkm_status vkm_dev_open(const vkm_dev_options *o, vkm_dev **out, vkm_err *err) VKM_MUST_CHECK;
 vkm_backend_id vkm_dev_backend(const vkm_dev *dev);
 vkm_dev_class vkm_dev_class_of(const vkm_dev *dev);
+/* Of a device in the fast tier. */
+vkm_matrix vkm_dev_matrix(const vkm_dev *dev);
 uint64_t vkm_dev_budget(const vkm_dev *dev); /* bytes free for us now; 0 if unknown */
 /* What the probes of ops/device.c found, JSON text; NULL when none were run (the cpu backend is the
  * reference). The setter takes a malloc'ed text over. */

@@ -31,10 +31,16 @@ static vkm_status make_device(vk_dev *vk, vkm_err *err) {
         .queueCount = 1,
         .pQueuePriorities = &priority,
     };
+    vk_matrix_features matrix;
+    vkm_vk_matrix_features(vk->dev->matrix, &matrix);
     VkPhysicalDeviceVulkan12Features f12 = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
+        .pNext = matrix.first,
         .bufferDeviceAddress = VK_TRUE,
         .timelineSemaphore = VK_TRUE,
+        .vulkanMemoryModel = matrix.first ? VK_TRUE : VK_FALSE,
+        .vulkanMemoryModelDeviceScope = matrix.first ? VK_TRUE : VK_FALSE,
+        .shaderFloat16 = vk->dev->matrix.form == VKM_FORM_half ? VK_TRUE : VK_FALSE,
     };
     /* lavapipe 22.3 loads lane by lane, component by component: half as many components, half the
      * time. */
@@ -43,13 +49,16 @@ static vkm_status make_device(vk_dev *vk, vkm_err *err) {
     vk->wide_loads = have.shaderInt64 && strstr(vk->dev->driver, "Mesa 22.") &&
                      vk->dev->class == VKM_CLASS_CPU_DRIVER;
     VkPhysicalDeviceFeatures want = {.shaderInt64 = vk->wide_loads ? VK_TRUE : VK_FALSE};
-    const char *extensions[] = {VK_EXT_MEMORY_BUDGET_EXTENSION_NAME};
+    const char *extensions[1 + VKM_COUNTOF(matrix.names)];
+    uint32_t n_extensions = 0;
+    if (vk->has_budget) extensions[n_extensions++] = VK_EXT_MEMORY_BUDGET_EXTENSION_NAME;
+    for (uint32_t i = 0; i < matrix.n_names; i++) extensions[n_extensions++] = matrix.names[i];
     VkDeviceCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
         .pNext = &f12,
         .queueCreateInfoCount = 1,
         .pQueueCreateInfos = &queue,
-        .enabledExtensionCount = vk->has_budget ? 1 : 0,
+        .enabledExtensionCount = n_extensions,
         .ppEnabledExtensionNames = extensions,
         .pEnabledFeatures = &want,
     };
@@ -61,6 +70,21 @@ static vkm_status make_device(vk_dev *vk, vkm_err *err) {
     vk->tick_s = bits ? 1e-9 * (double)p.limits.timestampPeriod : 0;
     vk->tick_mask = bits >= 64 ? UINT64_MAX : ((uint64_t)1 << bits) - 1;
     return VKM_OK;
+}
+
+static vkm_status choose_matrix(vkm_dev *dev, const vkm_dev_info *info, vkm_err *err) {
+    dev->matrix = info->matrix;
+    if (dev->matrix.m) return VKM_OK;
+    const char *why =
+        !vkm_vk_build_has_matrices()
+            ? "this build has no fast tier, because its Vulkan headers or its glslang "
+              "do not know cooperative matrices (Debian 13 has them)"
+        : !info->cooperative_matrix
+            ? "the device offers no cooperative matrices"
+            : "the device offers cooperative matrices, but none of fp16 or bf16 with "
+              "sums in fp32 that fits";
+    return vkm_fail(err, VKM_USAGE, "numerics fast: %s; %s, %s: use numerics exact", why, dev->name,
+                    dev->driver);
 }
 
 static void vulkan_close(vkm_dev *dev) {
@@ -110,6 +134,7 @@ vkm_status vkm_vulkan_open(vkm_dev *dev, vkm_err *err) {
                          strstr(me->name, "SwiftShader")
                      ? VKM_CLASS_CPU_DRIVER
                      : VKM_CLASS_GPU;
+    if (dev->options.fast && choose_matrix(dev, me, err)) goto fail;
     if (make_device(vk, err) || vkm_vk_submit_open(vk, err) || vkm_vk_memory_open(vk, err) ||
         vkm_vk_pipelines_open(vk, err) || vkm_vk_check_messages(vk, err))
         goto fail;

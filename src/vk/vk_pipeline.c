@@ -233,6 +233,7 @@ VkPipeline vkm_vk_pipeline(const vk_dev *vk, uint32_t kernel, const uint32_t *sp
 typedef struct order {
     vk_pipeline p;
     const vkm_kernel *kernel;
+    uint32_t subgroup; /* of the fast tier */
     VkResult result;
 } order;
 
@@ -251,10 +252,17 @@ static void make(vk_dev *vk, order *o) {
     for (uint32_t i = 0; i < VKM_MAX_SPEC; i++)
         if (p->spec[i]) entries[n++] = (VkSpecializationMapEntry){i, i * 4, 4};
     VkSpecializationInfo special = {n, entries, sizeof p->spec, p->spec};
+    /* cooperative matrices count on whole subgroups of one size */
+    int whole = k->form == VKM_FORM_half || k->form == VKM_FORM_bf16;
+    VkPipelineShaderStageRequiredSubgroupSizeCreateInfo size = {
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO,
+        .requiredSubgroupSize = o->subgroup};
     VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         .flags = p->split ? VK_PIPELINE_CREATE_DISPATCH_BASE_BIT : 0,
         .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                  .pNext = whole ? &size : NULL,
+                  .flags = whole ? VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT : 0,
                   .stage = VK_SHADER_STAGE_COMPUTE_BIT,
                   .module = k->module,
                   .pName = "main",
@@ -329,7 +337,8 @@ vkm_status vkm_vk_pipelines_make(vk_dev *vk, const vkm_nodes *nodes, const vk_sl
         uint32_t at = place_of(vk->pipelines, vk->cap_pipelines, p.kernel, p.spec, p.split);
         if (vk->pipelines[at].handle || is_ordered(&o, &p)) continue;
         if (!o.v && !(o.v = vkm_calloc(n - i, sizeof *o.v, "pipelines", err))) return err->status;
-        o.v[o.n++] = (order){.p = p, .kernel = vk->kernels[p.kernel].kernel};
+        o.v[o.n++] = (order){
+            .p = p, .kernel = vk->kernels[p.kernel].kernel, .subgroup = vk->dev->matrix.subgroup};
         made[i] = 1;
     }
     if (o.n) (void)!make_all(&o, err);

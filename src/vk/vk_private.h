@@ -1,6 +1,7 @@
 /* Inside of the Vulkan backend: what its files share. Vulkan types do not leave src/vk/vk_*.
  *   vk_instance.c  loader, instance, validation messages, the list of devices and the choice
  *   vk_device.c    the logical device, its limits, opening and closing
+ *   vk_matrix.c    cooperative matrices of the fast tier
  *   vk_memory.c    arenas and transfers
  *   vk_pipeline.c  shader modules, layouts, pipelines and their cache on disk
  *   vk_submit.c    slices of bounded work, submits, waits, learned speeds, the profile
@@ -109,7 +110,7 @@ typedef struct vk_dev {
 
     VkSemaphore timeline;
     uint64_t submitted, finished;
-    vk_slot slots[VK_SLOTS];
+    vk_slot slots[VK_SLOTS + 1]; /* by turns; the last is for the first runs of pipelines */
     uint32_t next_slot;
 } vk_dev;
 
@@ -132,6 +133,25 @@ int vkm_vk_has_extension(VkPhysicalDevice physical, const char *name);
 vkm_status vkm_vk_fail(vk_dev *vk, vkm_err *err, VkResult r, const char *what);
 /* VKM_FAILED when the validation layer has spoken since the last time. */
 vkm_status vkm_vk_check_messages(vk_dev *vk, vkm_err *err) VKM_MUST_CHECK;
+
+/* vk_matrix.c */
+int vkm_vk_build_has_matrices(void);
+/* What the fast tier would use of a device: bf16 before fp16, the largest shape; m 0 if nothing. */
+vkm_matrix vkm_vk_find_matrix(VkPhysicalDevice physical, uint32_t subgroup);
+/* What a device that uses x must be made with; nothing without. Points into itself. */
+typedef struct vk_matrix_features {
+    void *first; /* of a chain, or NULL */
+    const char *names[2];
+    uint32_t n_names;
+#if defined(VKM_HAVE_HALF) || defined(VKM_HAVE_BF16)
+    VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrix;
+    VkPhysicalDeviceSubgroupSizeControlFeatures sizes;
+#endif
+#ifdef VKM_HAVE_BF16
+    VkPhysicalDeviceShaderBfloat16FeaturesKHR bf16;
+#endif
+} vk_matrix_features;
+void vkm_vk_matrix_features(vkm_matrix x, vk_matrix_features *out);
 
 /* vk_memory.c */
 vkm_status vkm_vk_memory_open(vk_dev *vk, vkm_err *err) VKM_MUST_CHECK;
@@ -169,8 +189,10 @@ void vkm_vk_full_barrier(VkCommandBuffer cb);
 vkm_status vkm_vk_queue_submit(vk_dev *vk, VkCommandBuffer cb, uint64_t *value,
                                vkm_err *err) VKM_MUST_CHECK;
 vkm_status vkm_vk_wait(vk_dev *vk, uint64_t value, vkm_err *err) VKM_MUST_CHECK;
-/* A free slot, after waiting for and accounting its last submit. */
+/* A free slot of those by turns, after waiting for and accounting its last submit. */
 vkm_status vkm_vk_slot_take(vk_dev *vk, vk_slot **out, vkm_err *err) VKM_MUST_CHECK;
+/* The slot apart, which whoever takes it waits for. */
+vkm_status vkm_vk_slot_apart(vk_dev *vk, vk_slot **out, vkm_err *err) VKM_MUST_CHECK;
 vkm_status vkm_vk_slots_drain(vk_dev *vk, vkm_err *err) VKM_MUST_CHECK;
 /* Names of the kernels in flight, newest last. */
 void vkm_vk_name_in_flight(const vk_dev *vk, char *out, size_t size);

@@ -22,7 +22,7 @@ static vkm_status run_empty(vk_dev *vk, const vk_slice *s, VkPipeline pipeline, 
     static const unsigned char none[VKM_MAX_PUSH];
     const vk_kernel *k = &vk->kernels[s->kernel];
     vk_slot *slot;
-    if (vkm_vk_slot_take(vk, &slot, err) ||
+    if (vkm_vk_slot_apart(vk, &slot, err) ||
         begin(vk, slot->cb, VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT, err))
         return err->status;
     vkCmdBindPipeline(slot->cb, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline);

@@ -219,14 +219,22 @@ static vkm_status settle(vk_dev *vk, vk_slot *slot, vkm_err *err) {
     return account(vk, slot, err);
 }
 
-vkm_status vkm_vk_slot_take(vk_dev *vk, vk_slot **out, vkm_err *err) {
-    vk_slot *slot = &vk->slots[vk->next_slot];
+static vkm_status take(vk_dev *vk, vk_slot *slot, vk_slot **out, vkm_err *err) {
     if (settle(vk, slot, err)) return err->status;
     VkResult r = vkResetCommandPool(vk->device, slot->pool, 0);
     if (r) return vkm_vk_fail(vk, err, r, "vkResetCommandPool");
-    vk->next_slot = (vk->next_slot + 1) % VK_SLOTS;
     *out = slot;
     return VKM_OK;
+}
+
+vkm_status vkm_vk_slot_take(vk_dev *vk, vk_slot **out, vkm_err *err) {
+    if (take(vk, &vk->slots[vk->next_slot], out, err)) return err->status;
+    vk->next_slot = (vk->next_slot + 1) % VK_SLOTS;
+    return VKM_OK;
+}
+
+vkm_status vkm_vk_slot_apart(vk_dev *vk, vk_slot **out, vkm_err *err) {
+    return take(vk, &vk->slots[VK_SLOTS], out, err);
 }
 
 vkm_status vkm_vk_slots_drain(vk_dev *vk, vkm_err *err) {
@@ -258,7 +266,7 @@ vkm_status vkm_vk_submit_open(vk_dev *vk, vkm_err *err) {
                                        .pNext = &type};
     VkResult r = vkCreateSemaphore(vk->device, &semaphore, NULL, &vk->timeline);
     if (r) return vkm_vk_fail(vk, err, r, "vkCreateSemaphore");
-    for (uint32_t i = 0; i < VK_SLOTS; i++) {
+    for (size_t i = 0; i < VKM_COUNTOF(vk->slots); i++) {
         vk_slot *slot = &vk->slots[i];
         VkCommandPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
                                         .flags = VK_COMMAND_POOL_CREATE_TRANSIENT_BIT,
@@ -290,7 +298,7 @@ vkm_status vkm_vk_submit_open(vk_dev *vk, vkm_err *err) {
 }
 
 void vkm_vk_submit_close(vk_dev *vk) {
-    for (uint32_t i = 0; i < VK_SLOTS; i++) {
+    for (size_t i = 0; i < VKM_COUNTOF(vk->slots); i++) {
         vkDestroyQueryPool(vk->device, vk->slots[i].queries, NULL);
         vkDestroyCommandPool(vk->device, vk->slots[i].pool, NULL);
         free(vk->slots[i].slices);
