@@ -50,12 +50,17 @@ void main() {
             uint chunk_end = min(c + CHUNK, len);
             for (uint t = max(c, first & ~(STEP - 1u)); t < chunk_end; t += STEP) {
                 uint stat[STEP];
-                [[unroll]] for (uint u = 0u; u < STEP; u++)
+                uvec2 own_q[STEP * OWN], own_do[STEP * OWN];
+                [[unroll]] for (uint u = 0u; u < STEP; u++) {
                     stat[u] = (row0 + min(t + u, last)) * pc.n_heads + h;
+                    OWN_WORDS(own_q, u, pc.q, stat[u] * DW);
+                    OWN_WORDS(own_do, u, pc.do_, stat[u] * DW);
+                }
                 [[unroll]] for (uint a = 0u; a < R * STEP; a++) s[a] = dp[a] = 0.0;
                 [[unroll]] for (uint i = 0u; i < DW; i++) {
                     [[unroll]] for (uint u = 0u; u < STEP; u++) {
-                        uint x = LDW_q(stat[u] * DW + i), y = LDW_do_(stat[u] * DW + i);
+                        uint x = ROW_WORD(own_q, u, pc.q, stat[u] * DW, i);
+                        uint y = ROW_WORD(own_do, u, pc.do_, stat[u] * DW, i);
                         [[unroll]] for (uint r = 0u; r < R; r++) {
                             uint a = r * STEP + u, b = r * D + 2u * i;
                             s[a] = madd2(k[b], k[b + 1u], x, s[a]);
@@ -75,8 +80,8 @@ void main() {
                 }
                 [[unroll]] for (uint i = 0u; i < DSW; i++) {
                     [[unroll]] for (uint u = 0u; u < STEP; u++) {
-                        uint x = LDW_q(stat[u] * DW + d0 / 2u + i);
-                        uint y = LDW_do_(stat[u] * DW + d0 / 2u + i);
+                        uint x = ROW_WORD(own_q, u, pc.q, stat[u] * DW, d0 / 2u + i);
+                        uint y = ROW_WORD(own_do, u, pc.do_, stat[u] * DW, d0 / 2u + i);
                         [[unroll]] for (uint r = 0u; r < R; r++) {
                             uint a = r * DS + 2u * i, b = r * STEP + u;
                             kc[a] = madd(dp[b], vkm_bf16_lo(x), kc[a]);

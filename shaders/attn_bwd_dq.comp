@@ -39,12 +39,17 @@ void main() {
         uint chunk_end = min(c + CHUNK, end);
         for (uint j = c; j < chunk_end; j += STEP) {
             uint base[STEP];
-            [[unroll]] for (uint u = 0u; u < STEP; u++)
+            uvec2 own_k[STEP * OWN], own_v[STEP * OWN];
+            [[unroll]] for (uint u = 0u; u < STEP; u++) {
                 base[u] = ((row0 + min(j + u, last)) * pc.n_kv + kvh) * DW;
+                OWN_WORDS(own_k, u, pc.k, base[u]);
+                OWN_WORDS(own_v, u, pc.v, base[u]);
+            }
             [[unroll]] for (uint a = 0u; a < R * STEP; a++) s[a] = dp[a] = 0.0;
             [[unroll]] for (uint i = 0u; i < DW; i++) {
                 [[unroll]] for (uint u = 0u; u < STEP; u++) {
-                    uint x = LDW_k(base[u] + i), y = LDW_v(base[u] + i);
+                    uint x = ROW_WORD(own_k, u, pc.k, base[u], i);
+                    uint y = ROW_WORD(own_v, u, pc.v, base[u], i);
                     [[unroll]] for (uint r = 0u; r < R; r++) {
                         uint a = r * STEP + u, b = r * D + 2u * i;
                         s[a] = madd2(q[b], q[b + 1u], x, s[a]);
@@ -61,7 +66,7 @@ void main() {
             }
             [[unroll]] for (uint i = 0u; i < DSW; i++) {
                 [[unroll]] for (uint u = 0u; u < STEP; u++) {
-                    uint w = LDW_k(base[u] + d0 / 2u + i);
+                    uint w = ROW_WORD(own_k, u, pc.k, base[u], d0 / 2u + i);
                     float lo = vkm_bf16_lo(w), hi = vkm_bf16_hi(w);
                     [[unroll]] for (uint r = 0u; r < R; r++) {
                         uint a = r * DS + 2u * i;

@@ -15,12 +15,15 @@ uint key_row(uint row0, uint prefix0, uint n_prefix, uint j) {
 
 /* Scaled scores of keys j .. j + STEP - 1. */
 void scores(uint row0, uint prefix0, uint n_prefix, uint j, uint last, uint kvh) {
-    [[unroll]] for (uint u = 0u; u < STEP; u++)
+    uvec2 own[STEP * OWN];
+    [[unroll]] for (uint u = 0u; u < STEP; u++) {
         base[u] = (key_row(row0, prefix0, n_prefix, min(j + u, last)) * pc.n_kv + kvh) * DW;
+        OWN_WORDS(own, u, pc.k, base[u]);
+    }
     [[unroll]] for (uint a = 0u; a < R * STEP; a++) s[a] = 0.0;
     [[unroll]] for (uint i = 0u; i < DW; i++) {
         [[unroll]] for (uint u = 0u; u < STEP; u++) {
-            uint w = LDW_k(base[u] + i);
+            uint w = ROW_WORD(own, u, pc.k, base[u], i);
             [[unroll]] for (uint r = 0u; r < R; r++)
                 s[r * STEP + u] =
                     madd2(q[r * D + 2u * i], q[r * D + 2u * i + 1u], w, s[r * STEP + u]);
@@ -92,9 +95,11 @@ void main() {
                     lc[r] = add(lc[r], s[r * STEP + u]);
                 }
             }
+            uvec2 own[STEP * OWN];
+            [[unroll]] for (uint u = 0u; u < STEP; u++) OWN_WORDS(own, u, pc.v, base[u]);
             [[unroll]] for (uint i = 0u; i < DSW; i++) {
                 [[unroll]] for (uint u = 0u; u < STEP; u++) {
-                    uint w = LDW_v(base[u] + d0 / 2u + i);
+                    uint w = ROW_WORD(own, u, pc.v, base[u], d0 / 2u + i);
                     float lo = vkm_bf16_lo(w), hi = vkm_bf16_hi(w);
                     [[unroll]] for (uint r = 0u; r < R; r++) {
                         uint a = r * DS + 2u * i;

@@ -43,12 +43,12 @@ for f in /usr/local/nvidia/share/vulkan/icd.d/*.json; do
 done
 
 ./vkmoe --version
-step 60 devices ./vkmoe devices
+step 30 devices ./vkmoe devices
 cat "$out/devices.txt"
-step 150 verify ./vkmoe verify "$@"
+step 120 verify ./vkmoe verify "$@"
 tail -n 1 "$out/verify.txt"
 if [ $sandbox != none ]; then
-    step 150 smoke ./vkmoe smoke --skip-gates --sandbox $sandbox "$@"
+    step 120 smoke ./vkmoe smoke --skip-gates --sandbox $sandbox "$@"
     tail -n 3 "$out/smoke.txt"
     grep -o 'weights_hash [0-9a-f]*' "$out/smoke.txt" >"$out/hash_here.txt"
     grep -o 'weights_hash [0-9a-f]*' expected_smoke.txt >"$out/hash_expected.txt"
@@ -59,7 +59,19 @@ if [ $sandbox != none ]; then
         failed=$((failed + 1))
     fi
 fi
-step 150 bench ./vkmoe bench "$@"
+step 90 bench ./vkmoe bench "$@"
 cat "$out/bench.txt"
+step 80 tune ./vkmoe tune "$@"
+cat "$out/tune.txt"
+step 40 bench_tuned ./vkmoe bench ge "$@" # gemm, gemm_seg, the head's
+cat "$out/bench_tuned.txt"
+if grep -q ', fast\]' "$out/devices.txt"; then
+    step 30 verify_fast ./vkmoe verify kernel --numerics fast "$@"
+    tail -n 1 "$out/verify_fast.txt"
+    step 30 bench_fast ./vkmoe bench ge --numerics fast "$@"
+    cat "$out/bench_fast.txt"
+else
+    echo "no fast tier here: the device, or the build, has no cooperative matrices"
+fi
 echo "$failed failed; logs in $out"
 [ $failed = 0 ]

@@ -64,10 +64,11 @@ static inline uint32_t attn_min(uint32_t a, uint32_t b) {
 #ifndef VKM_TWIN64
 /* Grid and constants of a kernel over (rows of a sequence, heads, sequences). A CPU driver's loads
  * cost more than its arithmetic, so up to cpu_rows rows a lane share them while the unrolled code
- * (rows * head_dim) stays small: an old LLVM compiles it in about a second. */
+ * (rows * head_dim) stays small: an old LLVM compiles it in about a second. Up to a head_dim of
+ * spread_dim a driver that loads lane by lane spreads a row over the lanes. */
 static inline vkm_launch attn_launch(vkm_stream *s, uint32_t max_len, uint32_t heads,
                                      uint32_t n_seq, uint32_t head_dim, uint32_t cpu_rows,
-                                     double work) {
+                                     uint32_t spread_dim, double work) {
     int gpu = vkm_dev_class_of(vkm_stream_dev(s)) == VKM_CLASS_GPU;
     uint32_t local = gpu ? 64 : 8, slice = head_dim;
     uint32_t lane_rows = gpu || head_dim > 32 ? 1 : cpu_rows;
@@ -75,9 +76,10 @@ static inline vkm_launch attn_launch(vkm_stream *s, uint32_t max_len, uint32_t h
     /* accumulators live in registers: a GPU's hold 32 dimensions or so */
     for (uint32_t n = 2; gpu && slice > 32 && n <= head_dim / 2; n++)
         if (head_dim % (2 * n) == 0) slice = head_dim / n;
+    uint32_t spread = head_dim <= spread_dim && vkm_dev_lane_loads(vkm_stream_dev(s));
     uint64_t rows = vkm_round_up(max_len, ATTN_BLOCK); /* with the pad of the last panel */
     return (vkm_launch){{vkm_div_up(rows, local * lane_rows), heads * (head_dim / slice), n_seq},
-                        {local, head_dim, slice, lane_rows, step},
+                        {local, head_dim, slice, lane_rows, step, spread},
                         work};
 }
 

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "ops/kernels.h"
 #include "ops/numerics.h"
+#include "ops/tiles.h"
 
 enum {
     N = 65536,     /* numbers of the arithmetic probes */
@@ -406,6 +407,7 @@ vkm_status vkm_device_open(const vkm_dev_options *o, vkm_dev **out, vkm_err *err
         vkm_debug("%u probes in %.0f ms", report->n, 1e3 * report->seconds);
         free(report);
     }
+    vkm_tiles_load(dev);
     *out = dev;
     return VKM_OK;
 }

@@ -5,6 +5,7 @@
  * 32 x 16 8 s (and is a quarter faster), so decode rows and small products have less. GPUs stage
  * large tiles in workgroup memory and cut K into its chunks for few rows; no figures of one yet. */
 #include "ops/tiles.h"
+#include "ops/tiles_private.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,30 +74,25 @@ static int row_fits(const tile_row *r, const vkm_dev *dev, uint32_t products, ui
 /* ---- what a tile means -------------------------------------------------------------------------
  */
 
-/* Outputs of a group along M and N, those of an invocation, and bytes of workgroup memory. */
-typedef struct extent {
-    uint32_t rows, cols, own, shared_bytes;
-} extent;
-
-static extent extent_of(vkm_tile t, vkm_matrix x) {
+vkm_tile_extent vkm_tile_extent_of(vkm_tile t, vkm_matrix x) {
     uint32_t down = t.across ? t.lanes / t.across : 1;
     switch (t.form) {
     case VKM_FORM_shared: {
         uint32_t rows = down * t.rows, cols = t.across * t.cols;
-        return (extent){rows, cols, t.rows * t.cols, 2 * t.step * (rows + cols + 32) * 4};
+        return (vkm_tile_extent){rows, cols, t.rows * t.cols, 2 * t.step * (rows + cols + 32) * 4};
     }
     case VKM_FORM_split:
-        return (extent){t.rows, 4 * t.across, 4 * t.rows / down, t.lanes * t.rows * 16};
+        return (vkm_tile_extent){t.rows, 4 * t.across, 4 * t.rows / down, t.lanes * t.rows * 16};
     case VKM_FORM_half:
     case VKM_FORM_bf16: {
         uint32_t rows = t.lanes / x.subgroup / t.across * t.rows * x.m,
                  own = x.m * x.n / x.subgroup;
         uint32_t cols = t.across * t.cols * x.n;
-        return (extent){rows, cols, t.rows * t.cols * own,
-                        4 * ((rows + cols) * (t.step + 4) + t.lanes * own + 4)};
+        return (vkm_tile_extent){rows, cols, t.rows * t.cols * own,
+                                 4 * ((rows + cols) * (t.step + 4) + t.lanes * own + 4)};
     }
     default:
-        return (extent){t.rows, t.lanes * t.cols, t.rows * t.cols, 0};
+        return (vkm_tile_extent){t.rows, t.lanes * t.cols, t.rows * t.cols, 0};
     }
 }
 
@@ -104,7 +100,7 @@ static int is_one_of(uint32_t x, uint32_t a, uint32_t b, uint32_t c) {
     return x == a || x == b || x == c;
 }
 
-static int usable(vkm_tile t, vkm_matrix x) {
+int vkm_tile_usable(vkm_tile t, vkm_matrix x) {
     enum { SHARED_BYTES = 32 << 10 }; /* that every device has */
     if (!t.lanes || t.lanes > 256 || !t.rows || t.rows > 64 || !t.cols || t.cols > 32) return 0;
     int rows_of_panels = t.rows == 4 || t.rows == 8 || t.rows % 16 == 0;
@@ -114,7 +110,7 @@ static int usable(vkm_tile t, vkm_matrix x) {
     if ((t.form != VKM_FORM_shared && t.form != VKM_FORM_split && !matrix) || !t.across ||
         t.lanes % (t.across * (matrix ? x.subgroup : 1)))
         return 0;
-    extent e = extent_of(t, x);
+    vkm_tile_extent e = vkm_tile_extent_of(t, x);
     if (e.shared_bytes > SHARED_BYTES) return 0;
     if (matrix)
         return e.rows % 16 == 0 && e.cols % 16 == 0 && e.own <= 128 && 2 * t.step % x.k == 0 &&
@@ -145,7 +141,7 @@ int vkm_tile_read(const vkm_dev *dev, const char *text, vkm_tile *out) {
         text[end])
         return 0;
     while (t.form < VKM_N_FORMS && strcmp(form, form_names[t.form]) != 0) t.form++;
-    if (t.form == VKM_N_FORMS || !usable(t, vkm_dev_matrix(dev))) return 0;
+    if (t.form == VKM_N_FORMS || !vkm_tile_usable(t, vkm_dev_matrix(dev))) return 0;
     *out = t;
     return 1;
 }
@@ -183,14 +179,14 @@ static vkm_tile matrix_tile(const vkm_dev *dev, uint32_t m, uint32_t n) {
                   vkm_div_up(r->cols, r->across * x.n),
                   r->across,
                   16};
-    VKM_BUG_ON(!usable(t, x), "a tile of %u x %u x %u matrices for %u x %u outputs", x.m, x.n, x.k,
-               m, n);
+    VKM_BUG_ON(!vkm_tile_usable(t, x), "a tile of %u x %u x %u matrices for %u x %u outputs", x.m,
+               x.n, x.k, m, n);
     return t;
 }
 
 vkm_tile vkm_tile_for(const vkm_dev *dev, uint32_t products, uint32_t m, uint32_t n) {
     vkm_tile t;
-    if (forced_tile(dev, &t)) return t;
+    if (forced_tile(dev, &t) || vkm_tile_chosen(dev, products, m, n, &t)) return t;
     if (vkm_dev_matrix(dev).m && m > 8) return matrix_tile(dev, m, n);
     uint32_t i = 0;
     while (!row_fits(&table[i], dev, products, m, n)) i++;
@@ -212,7 +208,7 @@ vkm_launch vkm_tile_launch(const vkm_dev *dev, uint32_t products, uint32_t m, ui
     VKM_BUG_ON(vkm_dev_class_of(dev) == VKM_CLASS_CPU_DRIVER && passes(t, k) > MAX_PASSES,
                "a product over K = %u takes too many steps", k);
     vkm_matrix x = vkm_dev_matrix(dev);
-    extent e = extent_of(t, x);
+    vkm_tile_extent e = vkm_tile_extent_of(t, x);
     return (vkm_launch){
         .groups = {vkm_div_up(n, e.cols), vkm_div_up(m, e.rows), 1},
         .spec = {t.lanes, t.rows, t.cols, e.own, t.across, t.step, x.m, x.n, x.k, x.subgroup},

@@ -20,6 +20,30 @@ typedef struct vkm_tile {
  * `vkmoe tune` has stored, else the table's. */
 vkm_tile vkm_tile_for(const vkm_dev *dev, uint32_t products, uint32_t m, uint32_t n);
 
+/* The tile of outputs of up to max_m rows and max_outputs elements, by shaders of up to
+ * max_products products. */
+typedef struct vkm_tile_choice {
+    uint32_t max_m;
+    uint64_t max_outputs;
+    uint32_t max_products;
+    vkm_tile tile;
+} vkm_tile_choice;
+
+/* Choices that go before the table's, in order; those that do not fit an output leave it to the
+ * table. n 0: none. */
+void vkm_tiles_set(vkm_dev *dev, const vkm_tile_choice *v, uint32_t n);
+/* The same from the user's cache, where `vkmoe tune` saves them: a file for each device, driver
+ * version and tier. A file that cannot be used is left out with a warning. */
+void vkm_tiles_load(vkm_dev *dev);
+vkm_status vkm_tiles_save(const vkm_dev *dev, const vkm_tile_choice *v, uint32_t n,
+                          vkm_err *err) VKM_MUST_CHECK;
+/* Their file; "" if there is no place for one. */
+void vkm_tiles_path(const vkm_dev *dev, char out[4096]);
+
+/* Tiles worth trying for an (m, n) output here, at most cap of them. */
+uint32_t vkm_tile_candidates(const vkm_dev *dev, uint32_t m, uint32_t n, vkm_tile *out,
+                             uint32_t cap);
+
 /* "form,lanes,rows,cols,across,step" of a tile that is usable here; 0 if it is not. */
 int vkm_tile_read(const vkm_dev *dev, const char *text, vkm_tile *out);
 void vkm_tile_write(vkm_tile t, char out[64]);

@@ -56,7 +56,10 @@ struct vkm_dev {
     uint64_t max_alloc_bytes; /* of one arena */
     uint64_t budget_bytes;    /* free for us now; 0 when the driver does not say */
     char name[256], driver[256];
-    char *probes; /* JSON text of what its probes found; NULL when none were run */
+    char cache_base[3072]; /* of the device's files in the user's cache, without an ending; "": none
+                            */
+    void *tiles;           /* choices of ops/tiles_tuned.c, or NULL */
+    char *probes;          /* JSON text of what its probes found; NULL when none were run */
     int threads;
     vkm_kernel_time times[256]; /* by kernel, in order of first use */
     uint32_t n_times;

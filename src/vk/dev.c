@@ -27,6 +27,7 @@ void vkm_dev_close(vkm_dev *dev) {
     if (!dev) return;
     dev->backend->close(dev);
     free(dev->probes);
+    free(dev->tiles);
     free(dev);
 }
 
@@ -35,6 +36,9 @@ vkm_backend_id vkm_dev_backend(const vkm_dev *dev) {
 }
 vkm_dev_class vkm_dev_class_of(const vkm_dev *dev) {
     return dev->class;
+}
+uint32_t vkm_dev_lane_loads(const vkm_dev *dev) {
+    return dev->class == VKM_CLASS_CPU_DRIVER && strstr(dev->driver, "Mesa 22.");
 }
 vkm_matrix vkm_dev_matrix(const vkm_dev *dev) {
     return dev->matrix;
@@ -51,6 +55,16 @@ uint64_t vkm_dev_budget(const vkm_dev *dev) {
 
 const char *vkm_dev_probes(const vkm_dev *dev) {
     return dev->probes;
+}
+const char *vkm_dev_cache_base(const vkm_dev *dev) {
+    return dev->cache_base;
+}
+const void *vkm_dev_tiles(const vkm_dev *dev) {
+    return dev->tiles;
+}
+void vkm_dev_set_tiles(vkm_dev *dev, void *tiles) {
+    free(dev->tiles);
+    dev->tiles = tiles;
 }
 void vkm_dev_set_probes(vkm_dev *dev, char *json) {
     free(dev->probes);

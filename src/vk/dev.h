@@ -53,6 +53,8 @@ vkm_status vkm_dev_list(vkm_dev_info **out, uint32_t *n, vkm_err *err) VKM_MUST_
 vkm_status vkm_dev_open(const vkm_dev_options *o, vkm_dev **out, vkm_err *err) VKM_MUST_CHECK;
 vkm_backend_id vkm_dev_backend(const vkm_dev *dev);
 vkm_dev_class vkm_dev_class_of(const vkm_dev *dev);
+/* 1: its loads go lane by lane, as those of Mesa 22's CPU driver, whatever the addresses. */
+uint32_t vkm_dev_lane_loads(const vkm_dev *dev);
 /* Of a device in the fast tier. */
 vkm_matrix vkm_dev_matrix(const vkm_dev *dev);
 uint64_t vkm_dev_budget(const vkm_dev *dev); /* bytes free for us now; 0 if unknown */
@@ -60,6 +62,11 @@ uint64_t vkm_dev_budget(const vkm_dev *dev); /* bytes free for us now; 0 if unkn
  * reference). The setter takes a malloc'ed text over. */
 const char *vkm_dev_probes(const vkm_dev *dev);
 void vkm_dev_set_probes(vkm_dev *dev, char *json);
+/* Where this device and driver version may keep files, a path without ending; "" for nowhere. */
+const char *vkm_dev_cache_base(const vkm_dev *dev);
+/* What ops/tiles_tuned.c keeps with a device; the setter takes a malloc'ed thing over. */
+const void *vkm_dev_tiles(const vkm_dev *dev);
+void vkm_dev_set_tiles(vkm_dev *dev, void *tiles);
 /* Calls, seconds and the bytes of the tensors a second, by kernel, worst first; only with
  * options.profile. */
 void vkm_dev_print_profile(const vkm_dev *dev, FILE *f);

@@ -46,8 +46,7 @@ static vkm_status make_device(vk_dev *vk, vkm_err *err) {
      * time. */
     VkPhysicalDeviceFeatures have;
     vkGetPhysicalDeviceFeatures(vk->physical, &have);
-    vk->wide_loads = have.shaderInt64 && strstr(vk->dev->driver, "Mesa 22.") &&
-                     vk->dev->class == VKM_CLASS_CPU_DRIVER;
+    vk->wide_loads = have.shaderInt64 && vkm_dev_lane_loads(vk->dev);
     VkPhysicalDeviceFeatures want = {.shaderInt64 = vk->wide_loads ? VK_TRUE : VK_FALSE};
     const char *extensions[1 + VKM_COUNTOF(matrix.names)];
     uint32_t n_extensions = 0;

@@ -40,20 +40,17 @@ static void make_folders(char *path) {
 static void choose_cache_path(vk_dev *vk) {
     VkPhysicalDeviceProperties p;
     vkGetPhysicalDeviceProperties(vk->physical, &p);
-    char uuid[2 * VK_UUID_SIZE + 1];
+    char uuid[2 * VK_UUID_SIZE + 1], *base = vk->dev->cache_base;
     for (size_t i = 0; i < VK_UUID_SIZE; i++)
         snprintf(uuid + 2 * i, 3, "%02x", p.pipelineCacheUUID[i]);
     const char *root = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    int n = 0;
-    if (root && root[0] == '/')
-        n = snprintf(vk->cache_path, sizeof vk->cache_path, "%s/vkmoe/", root);
-    else if (home && home[0] == '/')
-        n = snprintf(vk->cache_path, sizeof vk->cache_path, "%s/.cache/vkmoe/", home);
-    size_t at = (size_t)n, left = sizeof vk->cache_path - at;
-    if (n <= 0 || at >= sizeof vk->cache_path ||
-        snprintf(vk->cache_path + at, left, "%04x-%04x-%08x-%s.pipelines", p.vendorID, p.deviceID,
-                 p.driverVersion, uuid) >= (int)left)
-        vk->cache_path[0] = 0;
+    int xdg = root && root[0] == '/';
+    if (!xdg && !(home && home[0] == '/')) return;
+    int n = snprintf(base, sizeof vk->dev->cache_base, "%s%s/vkmoe/%04x-%04x-%08x-%s",
+                     xdg ? root : home, xdg ? "" : "/.cache", p.vendorID, p.deviceID,
+                     p.driverVersion, uuid);
+    if (n >= (int)sizeof vk->dev->cache_base) base[0] = 0;
+    if (base[0]) snprintf(vk->cache_path, sizeof vk->cache_path, "%s.pipelines", base);
 }
 
 static void *load_cache(vk_dev *vk, size_t *bytes) {
