@@ -46,30 +46,35 @@ void vkm_tile_rule4(vkm_operand a, vkm_operand b, uint k, out precise float y[TI
         [[unroll]] for (uint i = 0u; i < TILE_N; i++) sum[i] = 0.0;
         uint end = 2u * min(k0 + 256u, k);
         for (uint w = 2u * k0; w < end; w += 4u * TILE_UNROLL) {
-            [[unroll]] for (uint h = 0u; h < 4u * TILE_UNROLL; h += 4u) {
-                uvec4 y4[TILE_COLS / 4u];
-                uvec2 own[(TILE_ROWS + 15u) / 16u]; /* this lane's rows of A, when lanes share them */
+            /* word h of K: columns in z4, rows in x4 or, spread over the lanes, in own */
+            uvec4 x4[TILE_UNROLL * ((TILE_ROWS + 3u) / 4u)], z4[TILE_UNROLL * (TILE_COLS / 4u)];
+            [[unroll]] for (uint h = 0u; h < TILE_UNROLL; h++) {
+                uvec2 own[(TILE_ROWS + 15u) / 16u];
                 if (vkm_spread()) {
                     [[unroll]] for (uint p = 0u; p < (TILE_ROWS + 15u) / 16u; p++)
-                        own[p] = vkm_words2(a.addr, (a_at[p] + w + h) * 2u +
+                        own[p] = vkm_words2(a.addr, (a_at[p] + w + 4u * h) * 2u +
                                                         gl_SubgroupInvocationID % min(8u, TILE_ROWS / 2u));
                 }
                 [[unroll]] for (uint c = 0u; c < TILE_COLS / 4u; c++)
-                    y4[c] = vkm_words4(b.addr, b_at[c] + w + h);
+                    z4[h * (TILE_COLS / 4u) + c] = vkm_words4(b.addr, b_at[c] + w + 4u * h);
                 [[unroll]] for (uint r = 0u; r < TILE_ROWS; r += 4u) {
-                    uvec4 x4;
+                    uint to = h * (TILE_ROWS / 4u) + r / 4u;
                     if (vkm_spread()) {
                         [[unroll]] for (uint q = 0u; q < 4u; q++)
-                            x4[q] = subgroupBroadcast(own[r / 16u][q % 2u], (r % 16u + q) / 2u);
+                            x4[to][q] = subgroupBroadcast(own[r / 16u][q % 2u], (r % 16u + q) / 2u);
                     } else {
-                        x4 = vkm_words4(a.addr, a_at[r / 16u] + w + h + r % 16u / 4u);
+                        x4[to] = vkm_words4(a.addr, a_at[r / 16u] + w + 4u * h + r % 16u / 4u);
                     }
-                    [[unroll]] for (uint i = 0u; i < 4u * TILE_COLS; i++) {
-                        uint x = x4[i / TILE_COLS], at = r * TILE_COLS + i;
-                        uint z = y4[i % TILE_COLS / 4u][i % 4u];
-                        sum[at] = fma(vkm_bf16_lo(x), vkm_bf16_lo(z), sum[at]);
-                        sum[at] = fma(vkm_bf16_hi(x), vkm_bf16_hi(z), sum[at]);
-                    }
+                }
+            }
+            /* a sum takes all words of the pass in turn, so that it is loaded and stored once */
+            [[unroll]] for (uint i = 0u; i < TILE_N; i++) {
+                uint r = i / TILE_COLS, c = i % TILE_COLS;
+                [[unroll]] for (uint h = 0u; h < TILE_UNROLL; h++) {
+                    uint x = x4[h * (TILE_ROWS / 4u) + r / 4u][r % 4u];
+                    uint z = z4[h * (TILE_COLS / 4u) + c / 4u][c % 4u];
+                    sum[i] = fma(vkm_bf16_lo(x), vkm_bf16_lo(z), sum[i]);
+                    sum[i] = fma(vkm_bf16_hi(x), vkm_bf16_hi(z), sum[i]);
                 }
             }
         }

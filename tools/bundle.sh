@@ -2,16 +2,21 @@
 # Makes DIR: vkmoe with the libraries it needs, configs, data and a tiny model, which runs on another
 # x86-64 Linux machine without a package registry or a shader compiler.
 #   tools/bundle.sh DIR        then there: DIR/run_on_gpu.sh
+# VKMOE_BUILD names a build that exists already, as that of tools/sid.sh, which has the fast tier:
+#   tools/sid.sh CHROOT env VKMOE_BUILD=/build tools/bundle.sh /tmp/bundle     (CHROOT/tmp/bundle)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ $# = 1 ] || { echo "usage: tools/bundle.sh DIR" >&2; exit 2; }
 dir=$1
 [ ! -e "$dir" ] || { echo "tools/bundle.sh: $dir exists; name a new folder" >&2; exit 2; }
 
-cmake --preset default >/dev/null
-cmake --build --preset default --target vkmoe >/dev/null
+build=${VKMOE_BUILD:-build}
+if [ -z "${VKMOE_BUILD-}" ]; then
+    cmake --preset default >/dev/null
+    cmake --build --preset default --target vkmoe >/dev/null
+fi
 mkdir -p "$dir"/{bin,lib/glibc,lib/loader,models}
-cp build/vkmoe "$dir/bin/vkmoe"
+cp "$build/vkmoe" "$dir/bin/vkmoe"
 strip --strip-debug "$dir/bin/vkmoe"
 
 # Libraries: those of glibc apart (the machine's own are better if they are new enough), the Vulkan
@@ -19,7 +24,7 @@ strip --strip-debug "$dir/bin/vkmoe"
 loader=$(ldconfig -p | awk '/libvulkan\.so\.1 .*x86-64/ {print $NF; exit}')
 [ -n "$loader" ] || { echo "tools/bundle.sh: no libvulkan.so.1 here; run tools/setup.sh" >&2; exit 1; }
 cp -L "$loader" "$dir/lib/loader/libvulkan.so.1"
-for lib in $(ldd build/vkmoe "$loader" | awk '$2 == "=>" {print $3} $1 ~ /^\/.*ld-linux/ {print $1}' | sort -u); do
+for lib in $(ldd "$build/vkmoe" "$loader" | awk '$2 == "=>" {print $3} $1 ~ /^\/.*ld-linux/ {print $1}' | sort -u); do
     case $(basename "$lib") in
     libc.so.* | libm.so.* | libdl.so.* | libpthread.so.* | librt.so.* | ld-linux*) to=lib/glibc ;;
     *) to=lib ;;
@@ -29,7 +34,7 @@ done
 
 cp -r configs "$dir/configs"
 [ ! -d data ] || cp -r data "$dir/data"
-build/vkmoe init-model --preset tiny --output "$dir/models/tiny" --quiet
+"$build/vkmoe" init-model --preset tiny --output "$dir/models/tiny" --quiet
 cp tools/run_on_gpu.sh "$dir/run_on_gpu.sh"
 
 cat >"$dir/vkmoe" <<'EOF'
