@@ -75,7 +75,8 @@ static int row_fits(const tile_row *r, const vkm_dev *dev, uint32_t products, ui
  */
 
 vkm_tile_extent vkm_tile_extent_of(vkm_tile t, vkm_matrix x) {
-    uint32_t down = t.across ? t.lanes / t.across : 1;
+    uint32_t across = t.across ? t.across : 1, down = t.lanes / across;
+    uint32_t subgroup = x.subgroup ? x.subgroup : 1;
     switch (t.form) {
     case VKM_FORM_shared: {
         uint32_t rows = down * t.rows, cols = t.across * t.cols;
@@ -85,8 +86,7 @@ vkm_tile_extent vkm_tile_extent_of(vkm_tile t, vkm_matrix x) {
         return (vkm_tile_extent){t.rows, 4 * t.across, 4 * t.rows / down, t.lanes * t.rows * 16};
     case VKM_FORM_half:
     case VKM_FORM_bf16: {
-        uint32_t rows = t.lanes / x.subgroup / t.across * t.rows * x.m,
-                 own = x.m * x.n / x.subgroup;
+        uint32_t rows = t.lanes / subgroup / across * t.rows * x.m, own = x.m * x.n / subgroup;
         uint32_t cols = t.across * t.cols * x.n;
         return (vkm_tile_extent){rows, cols, t.rows * t.cols * own,
                                  4 * ((rows + cols) * (t.step + 4) + t.lanes * own + 4)};
@@ -172,11 +172,12 @@ static vkm_tile matrix_tile(const vkm_dev *dev, uint32_t m, uint32_t n) {
     const matrix_row *r = matrix_table;
     while (r->class != vkm_dev_class_of(dev) || m > r->max_m || (uint64_t)m * n > r->max_outputs)
         r++;
-    uint32_t down = r->subgroups / r->across;
+    uint32_t high = r->subgroups / r->across * x.m, wide = r->across * x.n; /* of a matrix each */
+    VKM_BUG_ON(!high || !wide, "no matrices for %u x %u outputs", m, n);
     vkm_tile t = {x.form,
                   r->subgroups * x.subgroup,
-                  vkm_div_up(r->rows, down * x.m),
-                  vkm_div_up(r->cols, r->across * x.n),
+                  vkm_div_up(r->rows, high),
+                  vkm_div_up(r->cols, wide),
                   r->across,
                   16};
     VKM_BUG_ON(!vkm_tile_usable(t, x), "a tile of %u x %u x %u matrices for %u x %u outputs", x.m,
@@ -209,6 +210,7 @@ vkm_launch vkm_tile_launch(const vkm_dev *dev, uint32_t products, uint32_t m, ui
                "a product over K = %u takes too many steps", k);
     vkm_matrix x = vkm_dev_matrix(dev);
     vkm_tile_extent e = vkm_tile_extent_of(t, x);
+    VKM_BUG_ON(!e.rows || !e.cols, "a tile of %u x %u outputs", e.rows, e.cols);
     return (vkm_launch){
         .groups = {vkm_div_up(n, e.cols), vkm_div_up(m, e.rows), 1},
         .spec = {t.lanes, t.rows, t.cols, e.own, t.across, t.step, x.m, x.n, x.k, x.subgroup},

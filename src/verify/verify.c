@@ -296,31 +296,32 @@ static int is_bounded(const vkm_verify *v, const vkm_kernel *k) {
 /* The reference's results on the absolute values of all floats. */
 static vkm_status run_absolute(vkm_verify *v, const vkm_kernel *k, vkm_v_op op, const void *args,
                                image *out, vkm_err *err) {
-    uint32_t *kept[MAX_TENSORS] = {0};
+    uint64_t n_words = 0;
+    for (uint32_t i = 0; i < v->n_tensors; i++) n_words += v->tensors[i].n_words;
+    uint32_t *kept = vkm_calloc(n_words, sizeof *kept, "a case", err), *to = kept;
+    if (!kept) return err->status;
     for (uint32_t i = 0; i < v->n_tensors; i++) {
         host_tensor *t = &v->tensors[i];
         uint32_t mask = t->dtype == VKM_F32    ? 0x7fffffffu
                         : t->dtype == VKM_BF16 ? 0x7fff7fffu
                                                : 0xffffffffu;
-        kept[i] = malloc((t->n_words + 1) * 4);
-        VKM_BUG_ON(!kept[i], "no memory for a case");
-        memcpy(kept[i], t->words, t->n_words * 4);
-        for (uint64_t j = 0; j < t->n_words; j++) t->words[j] &= mask;
+        for (uint64_t j = 0; j < t->n_words; j++) {
+            *to++ = t->words[j];
+            t->words[j] &= mask;
+        }
     }
     vkm_status st = execute(v, v->ref_stream, k, op, args, poisons[0], out, err);
-    for (uint32_t i = 0; i < v->n_tensors; i++) {
-        memcpy(v->tensors[i].words, kept[i], v->tensors[i].n_words * 4);
-        free(kept[i]);
-    }
+    const uint32_t *from = kept;
+    for (uint32_t i = 0; i < v->n_tensors; i++)
+        for (uint64_t j = 0; j < v->tensors[i].n_words; j++) v->tensors[i].words[j] = *from++;
+    free(kept);
     return st;
 }
 
 static int is_near(uint32_t dtype, uint32_t a, uint32_t b, uint32_t terms) {
     float slack = dtype == VKM_BF16 ? 0x1p-7f : 0; /* an output rounded to bf16: one unit */
     for (int half = 0; half < (dtype == VKM_BF16 ? 2 : 1); half++) {
-        uint32_t shift = dtype != VKM_BF16 ? 0
-                         : half            ? 0
-                                           : 16,
+        uint32_t shift = dtype == VKM_BF16 && !half ? 16 : 0,
                  mask = dtype == VKM_BF16 ? 0xffff0000u : ~0u;
         float x = vkm_from_bits((a << shift) & mask), y = vkm_from_bits((b << shift) & mask);
         float sum = vkm_from_bits((terms << shift) & mask), far = fabsf(x - y);

@@ -52,6 +52,33 @@ static const struct {
 #endif
 };
 
+/* Extensions are names; whether they may be used, features tell. */
+static int is_supported(VkPhysicalDevice physical, vkm_form form) {
+    VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrix = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR};
+    VkPhysicalDeviceSubgroupSizeControlFeatures sizes = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES,
+        .pNext = &matrix};
+    VkPhysicalDeviceVulkan12Features f12 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES, .pNext = &sizes};
+    VkPhysicalDeviceFeatures2 all = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
+                                     .pNext = &f12};
+    int factors = 1;
+#ifdef VKM_HAVE_BF16
+    VkPhysicalDeviceShaderBfloat16FeaturesKHR bf16 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_BFLOAT16_FEATURES_KHR};
+    if (form == VKM_FORM_bf16) matrix.pNext = &bf16;
+#endif
+    vkGetPhysicalDeviceFeatures2(physical, &all);
+    if (form == VKM_FORM_half) factors = f12.shaderFloat16 != 0;
+#ifdef VKM_HAVE_BF16
+    if (form == VKM_FORM_bf16)
+        factors = bf16.shaderBFloat16Type && bf16.shaderBFloat16CooperativeMatrix;
+#endif
+    return matrix.cooperativeMatrix && sizes.subgroupSizeControl && sizes.computeFullSubgroups &&
+           f12.vulkanMemoryModel && f12.vulkanMemoryModelDeviceScope && factors;
+}
+
 vkm_matrix vkm_vk_find_matrix(VkPhysicalDevice physical, uint32_t subgroup) {
     VkCooperativeMatrixPropertiesKHR v[128];
     uint32_t n = VKM_COUNTOF(v);
@@ -63,6 +90,7 @@ vkm_matrix vkm_vk_find_matrix(VkPhysicalDevice physical, uint32_t subgroup) {
     if (vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR(physical, &n, v) < 0) return best;
     for (size_t f = 0; f < VKM_COUNTOF(kinds) && !best.m; f++) {
         if (kinds[f].extension && !vkm_vk_has_extension(physical, kinds[f].extension)) continue;
+        if (!is_supported(physical, kinds[f].form)) continue;
         for (uint32_t i = 0; i < n; i++) {
             const VkCooperativeMatrixPropertiesKHR *p = &v[i];
             if (!fits(p, kinds[f].factors, subgroup)) continue;
