@@ -48,7 +48,7 @@ cat "$out/devices.txt"
 step 120 verify ./vkmoe verify "$@"
 tail -n 1 "$out/verify.txt"
 if [ $sandbox != none ]; then
-    step 120 smoke ./vkmoe smoke --skip-gates --sandbox $sandbox "$@"
+    step 100 smoke ./vkmoe smoke --skip-gates --sandbox $sandbox "$@"
     tail -n 3 "$out/smoke.txt"
     grep -o 'weights_hash [0-9a-f]*' "$out/smoke.txt" >"$out/hash_here.txt"
     grep -o 'weights_hash [0-9a-f]*' expected_smoke.txt >"$out/hash_expected.txt"
@@ -59,16 +59,16 @@ if [ $sandbox != none ]; then
         failed=$((failed + 1))
     fi
 fi
-step 90 bench ./vkmoe bench "$@"
+step 80 bench ./vkmoe bench "$@"
 cat "$out/bench.txt"
-step 80 tune ./vkmoe tune "$@"
+step 130 tune ./vkmoe tune --repeat 2 --min-ms 5 "$@"
 cat "$out/tune.txt"
-step 40 bench_tuned ./vkmoe bench ge "$@" # gemm, gemm_seg, the head's
+step 30 bench_tuned ./vkmoe bench ge "$@" # gemm, gemm_seg, the head's
 cat "$out/bench_tuned.txt"
 if grep -q ', fast\]' "$out/devices.txt"; then
-    step 30 verify_fast ./vkmoe verify kernel --numerics fast "$@"
+    step 25 verify_fast ./vkmoe verify kernel --numerics fast "$@"
     tail -n 1 "$out/verify_fast.txt"
-    step 30 bench_fast ./vkmoe bench ge --numerics fast "$@"
+    step 25 bench_fast ./vkmoe bench ge --numerics fast "$@"
     cat "$out/bench_fast.txt"
 else
     echo "no fast tier here: the device, or the build, has no cooperative matrices"

@@ -64,14 +64,16 @@ static inline uint32_t attn_min(uint32_t a, uint32_t b) {
 #ifndef VKM_TWIN64
 /* Grid and constants of a kernel over (rows of a sequence, heads, sequences). A CPU driver's loads
  * cost more than its arithmetic, so up to cpu_rows rows a lane share them while the unrolled code
- * (rows * head_dim) stays small: an old LLVM compiles it in about a second. Up to a head_dim of
- * spread_dim a driver that loads lane by lane spreads a row over the lanes. */
+ * (rows * head_dim) stays small: an old LLVM compiles it in about a second. (Not for 16 dimensions,
+ * those of the probe that runs when a device is opened: making its pipeline would take twice as
+ * long.) Up to a head_dim of spread_dim a driver that loads lane by lane spreads a row over the
+ * lanes. */
 static inline vkm_launch attn_launch(vkm_stream *s, uint32_t max_len, uint32_t heads,
                                      uint32_t n_seq, uint32_t head_dim, uint32_t cpu_rows,
                                      uint32_t spread_dim, double work) {
     int gpu = vkm_dev_class_of(vkm_stream_dev(s)) == VKM_CLASS_GPU;
     uint32_t local = gpu ? 64 : 8, slice = head_dim;
-    uint32_t lane_rows = gpu || head_dim > 32 ? 1 : cpu_rows;
+    uint32_t lane_rows = gpu || head_dim <= 16 || head_dim > 32 ? 1 : cpu_rows;
     uint32_t step = gpu || lane_rows > 1 ? 4 : 2;
     /* accumulators live in registers: a GPU's hold 32 dimensions or so */
     for (uint32_t n = 2; gpu && slice > 32 && n <= head_dim / 2; n++)
