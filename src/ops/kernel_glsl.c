@@ -58,22 +58,16 @@ static void accessors(FILE *f, const vkm_param *p) {
     }
 }
 
-static const char *const forms[] = {
-#define FORM(name, doc) #name,
-    VKM_FORMS(FORM)
-#undef FORM
-};
-
-/* Form f of a kernel, from the file KERNEL.FORM.spv if it is among those built. */
-static void embed(FILE *s, const char *kernel, size_t f, char **built, int n_built) {
+/* A form of a kernel, from the file KERNEL.FORM.spv if it is among those built. */
+static void embed(FILE *s, const char *kernel, const char *form, char **built, int n_built) {
     char file[256];
-    snprintf(file, sizeof file, "%s.%s", kernel, forms[f]);
-    int is = f == VKM_FORM_plain;
+    snprintf(file, sizeof file, "%s.%s", kernel, form);
+    int is = !strcmp(form, vkm_form_name(VKM_FORM_plain));
     for (int i = 0; i < n_built; i++) is |= !strcmp(built[i], file);
-    fprintf(s, ".balign 16\n.global vkm_%s_%s, vkm_%s_end_%s\nvkm_%s_%s:\n", forms[f], kernel,
-            forms[f], kernel, forms[f], kernel);
+    fprintf(s, ".balign 16\n.global vkm_%s_%s, vkm_%s_end_%s\nvkm_%s_%s:\n", form, kernel, form,
+            kernel, form, kernel);
     if (is) fprintf(s, ".incbin \"%s.spv\"\n", file);
-    fprintf(s, "vkm_%s_end_%s:\n", forms[f], kernel);
+    fprintf(s, "vkm_%s_end_%s:\n", form, kernel);
 }
 
 int main(int argc, char **argv) {
@@ -106,6 +100,7 @@ int main(int argc, char **argv) {
     FILE *s = open_out(argv[2], "spirv", ".S");
     fprintf(s, ".section .note.GNU-stack,\"\",%%progbits\n.section .rodata\n");
     for (size_t i = 0; i < VKM_COUNTOF(lines); i++)
-        for (size_t f = 0; f < VKM_N_FORMS; f++) embed(s, lines[i].name, f, argv + 3, argc - 3);
+        for (int f = 0; f < VKM_N_FORMS; f++)
+            embed(s, lines[i].name, vkm_form_name((vkm_form)f), argv + 3, argc - 3);
     return fclose(s) != 0;
 }

@@ -126,12 +126,6 @@ int vkm_tile_usable(vkm_tile t, vkm_matrix x) {
 /* ---- text --------------------------------------------------------------------------------------
  */
 
-static const char *const form_names[] = {
-#define FORM(name, doc) #name,
-    VKM_FORMS(FORM)
-#undef FORM
-};
-
 int vkm_tile_read(const vkm_dev *dev, const char *text, vkm_tile *out) {
     char form[16];
     int end = 0;
@@ -140,14 +134,14 @@ int vkm_tile_read(const vkm_dev *dev, const char *text, vkm_tile *out) {
                &t.step, &end) != 6 ||
         text[end])
         return 0;
-    while (t.form < VKM_N_FORMS && strcmp(form, form_names[t.form]) != 0) t.form++;
+    while (t.form < VKM_N_FORMS && strcmp(form, vkm_form_name(t.form)) != 0) t.form++;
     if (t.form == VKM_N_FORMS || !vkm_tile_usable(t, vkm_dev_matrix(dev))) return 0;
     *out = t;
     return 1;
 }
 
 void vkm_tile_write(vkm_tile t, char out[64]) {
-    snprintf(out, 64, "%s,%u,%u,%u,%u,%u", form_names[t.form], t.lanes, t.rows, t.cols, t.across,
+    snprintf(out, 64, "%s,%u,%u,%u,%u,%u", vkm_form_name(t.form), t.lanes, t.rows, t.cols, t.across,
              t.step);
 }
 

@@ -41,6 +41,15 @@ typedef enum {
         VKM_N_FORMS
 } vkm_form;
 
+static inline const char *vkm_form_name(vkm_form f) {
+    static const char *const names[] = {
+#define FORM(name, doc) #name,
+        VKM_FORMS(FORM)
+#undef FORM
+    };
+    return names[f];
+}
+
 /* SPIR-V; at == end: this form is not built. */
 typedef struct vkm_code {
     const uint32_t *at, *end;

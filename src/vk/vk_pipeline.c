@@ -131,12 +131,6 @@ static vkm_status layout_get(vk_dev *vk, uint32_t bytes, VkPipelineLayout *out, 
     return VKM_OK;
 }
 
-static const char *const form_names[] = {
-#define FORM(name, doc) #name,
-    VKM_FORMS(FORM)
-#undef FORM
-};
-
 /* The user's own NAME.spv, or NAME.FORM.spv, in options.shaders, if there is one. */
 static vkm_status replacement(vk_dev *vk, const vkm_kernel *kernel, vkm_form form, char **code,
                               VkShaderModuleCreateInfo *info, vkm_err *err) {
@@ -145,7 +139,7 @@ static vkm_status replacement(vk_dev *vk, const vkm_kernel *kernel, vkm_form for
     const char *dir = vk->dev->options.shaders;
     size_t n;
     snprintf(name, sizeof name, "%s%s%s.spv", kernel->name, form == VKM_FORM_plain ? "" : ".",
-             form == VKM_FORM_plain ? "" : form_names[form]);
+             form == VKM_FORM_plain ? "" : vkm_form_name(form));
     if (!dir) return VKM_OK;
     if (vkm_path_join(path, dir, name, err)) return err->status;
     if (!vkm_file_exists(path)) return VKM_OK;
@@ -177,7 +171,7 @@ vkm_status vkm_vk_kernel_get(vk_dev *vk, const vkm_kernel *kernel, vkm_form form
     const vkm_code *wide = &kernel->forms[VKM_FORM_wide];
     int widen = form == VKM_FORM_plain && vk->wide_loads && wide->at != wide->end;
     const vkm_code *code = widen ? wide : &kernel->forms[form];
-    VKM_BUG_ON(code->at == code->end, "%s is not built as '%s'", kernel->name, form_names[form]);
+    VKM_BUG_ON(code->at == code->end, "%s is not built as '%s'", kernel->name, vkm_form_name(form));
     VkShaderModuleCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
         .codeSize = (size_t)(code->end - code->at) * sizeof *code->at,
