@@ -74,6 +74,7 @@ uint exponent(uvec4 x) {
 float power(int field) {
     return vkm_from_bits(uint(max(field, 0)) << 23);
 }
+/* Exact but for what lies 2^28 below the largest, which a driver rounds as it likes: fast tier only. */
 uint element_pair(uint word, float scale) {
     return packHalf2x16(vec2(vkm_bf16_lo(word) * scale, vkm_bf16_hi(word) * scale));
 }

@@ -61,13 +61,14 @@ static void expect_tile(uint32_t products, uint32_t m, uint32_t n, vkm_tile want
 static void choices_come_first(void **state) {
     (void)state;
     if (!dev) skip();
-    vkm_tile table = vkm_tile_for(dev, 2, 100, 10);
+    vkm_tile table = vkm_tile_for(dev, 2, 100, 10), decoding = vkm_tile_for(dev, 2, 8, 5000);
     vkm_tiles_set(dev, choices, VKM_COUNTOF(choices));
     expect_tile(2, 8, 5000, choices[0].tile);
     expect_tile(1, 100, 10, choices[1].tile);
     expect_tile(2, 100, 10, table);
     vkm_tiles_set(dev, NULL, 0);
-    expect_tile(2, 8, 5000, vkm_tile_for(dev, 2, 8, 5000));
+    expect_tile(2, 8, 5000, decoding);
+    assert_memory_not_equal(&decoding, &choices[0].tile, sizeof decoding);
     assert_null(vkm_dev_tiles(dev));
 }
 

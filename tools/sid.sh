@@ -7,7 +7,7 @@
 # Without a command: the tests of the fast tier and of tiles, and every kernel's gate in both tiers, under the
 # validation layers. The tree is /src there, the program /build/vkmoe.
 set -euo pipefail
-[ $# -ge 1 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 [ "$(id -u)" = 0 ] || { echo "tools/sid.sh: a root folder of its own needs root" >&2; exit 2; }
 here=$(cd "$(dirname "$0")/.." && pwd)
 dir=$1

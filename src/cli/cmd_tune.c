@@ -183,7 +183,8 @@ vkm_status vkm_cmd_tune(int argc, char **argv, vkm_err *err) {
         VKM_CLI_NUMERICS(&d),
         VKM_CLI_DEVICE_OPTS(&d),
     };
-    if (vkm_cli_parse(opts, VKM_COUNTOF(opts), argc, argv, err)) return err->status;
+    if (vkm_cli_parse(opts, VKM_COUNTOF(opts), argc, argv, err) || vkm_cli_choose_backend(&d, err))
+        return err->status;
     if (d.backend == VKM_CLI_CPU)
         return vkm_fail(err, VKM_USAGE, "tiles are of Vulkan devices; the cpu backend has none");
     if (getenv("VKMOE_TILE"))
