@@ -22,19 +22,23 @@ typedef struct {
     _Atomic uint32_t word, sleepers;
 } gate;
 
+/* left: how many of the parts that it takes first are not taken, below the round's number: whoever
+ * comes late, with the number of a round that has ended, takes nothing. */
 typedef struct {
     vkm_team *team;
     uint32_t i;
     pthread_t thread;
+    _Atomic uint64_t left;
 } member;
 
 struct vkm_team {
     uint32_t n;
-    gate round; /* counts what was begun; a member runs when it changes */
-    gate left;  /* members that have not ended this round */
-    vkm_team_fn fn;
-    void *user;
-    bool closing;
+    gate round; /* counts what was begun; members run when it changes */
+    gate left;  /* parts that have not ended this round */
+    _Atomic uint32_t each;
+    _Atomic(vkm_team_fn) fn;
+    _Atomic(void *) user;
+    atomic_bool closing;
     member members[]; /* (n); [0] is the caller */
 };
 
@@ -62,14 +66,37 @@ static void gate_wake(gate *g) {
         syscall(SYS_futex, &g->word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
+/* Takes one of m's parts: how many there were, 0 when none is left or the round is over. */
+static uint32_t take(member *m, uint32_t round) {
+    uint64_t left = atomic_load(&m->left);
+    do
+        if (left >> 32 != round || !(uint32_t)left) return 0;
+    while (!atomic_compare_exchange_weak(&m->left, &left, left - 1));
+    return (uint32_t)left;
+}
+
+/* Member i's parts, then what the others have left. What is read of the team belongs to this round
+ * if a part can be taken afterwards: until that part has ended, no other round begins. */
+static void run_parts(vkm_team *t, uint32_t i, uint32_t round) {
+    vkm_team_fn fn = atomic_load(&t->fn);
+    void *user = atomic_load(&t->user);
+    uint32_t each = atomic_load(&t->each), ended = 0, left;
+    for (uint32_t k = 0; k < t->n; k++) {
+        uint32_t whose = (i + k) % t->n;
+        for (; (left = take(&t->members[whose], round)); ended++)
+            fn(user, whose * each + each - left, t->n * each);
+    }
+    if (ended && atomic_fetch_sub(&t->left.word, ended) == ended) gate_wake(&t->left);
+}
+
 static void *member_main(void *arg) {
     const member *m = arg;
     vkm_team *t = m->team;
-    for (uint32_t round = 0;; round++) {
-        gate_wait(&t->round, round);
-        if (t->closing) return NULL;
-        t->fn(t->user, m->i, t->n);
-        if (atomic_fetch_sub(&t->left.word, 1) == 1) gate_wake(&t->left);
+    for (uint32_t seen = 0;;) {
+        gate_wait(&t->round, seen);
+        seen = atomic_load(&t->round.word);
+        if (atomic_load(&t->closing)) return NULL;
+        run_parts(t, m->i, seen);
     }
 }
 
@@ -107,25 +134,29 @@ vkm_status vkm_team_new(uint32_t n, vkm_team **out, vkm_err *err) {
     return VKM_OK;
 }
 
-/* Begins a round that every member sees. */
-static void begin(vkm_team *t) {
-    atomic_store(&t->left.word, t->n - 1);
-    atomic_fetch_add(&t->round.word, 1);
+/* Begins a round of each parts a member. Returns its number. */
+static uint32_t begin(vkm_team *t, uint32_t each) {
+    uint32_t round = atomic_load(&t->round.word) + 1;
+    atomic_store(&t->left.word, t->n * each);
+    for (uint32_t i = 0; i < t->n; i++)
+        atomic_store(&t->members[i].left, (uint64_t)round << 32 | each);
+    atomic_store(&t->round.word, round);
     gate_wake(&t->round);
+    return round;
 }
 
 void vkm_team_free(vkm_team *t) {
     if (!t) return;
-    t->closing = true;
-    begin(t);
+    atomic_store(&t->closing, true);
+    (void)begin(t, 0);
     for (uint32_t i = 1; i < t->n; i++) pthread_join(t->members[i].thread, NULL);
     free(t);
 }
 
-void vkm_team_run(vkm_team *t, vkm_team_fn fn, void *user) {
-    t->fn = fn;
-    t->user = user;
-    if (t->n > 1) begin(t);
-    fn(user, 0, t->n);
-    for (uint32_t left; (left = atomic_load(&t->left.word)) && t->n > 1;) gate_wait(&t->left, left);
+void vkm_team_run(vkm_team *t, uint32_t each, vkm_team_fn fn, void *user) {
+    atomic_store(&t->fn, fn);
+    atomic_store(&t->user, user);
+    atomic_store(&t->each, each);
+    run_parts(t, 0, begin(t, each));
+    for (uint32_t left; (left = atomic_load(&t->left.word));) gate_wait(&t->left, left);
 }

@@ -1,6 +1,8 @@
-/* A team of threads that does one thing after another, each split into as many parts as it has
- * threads. Between two it spins for some microseconds and then sleeps: kernels follow one another
- * at once, while a machine that is busy with other work gets its cores back. */
+/* A team of threads that does one thing after another, each split into some parts for each thread.
+ * Who has done its own takes of the others', so that a thread that has lost its processor, or whose
+ * parts are longer, is not waited for. Between two things the team spins for some microseconds and
+ * then sleeps: kernels follow one another at once, while a machine that is busy with other work
+ * gets its cores back. */
 #ifndef VKM_TEAM_H
 #define VKM_TEAM_H
 
@@ -21,8 +23,8 @@ uint32_t vkm_cpu_count(void);
 vkm_status vkm_team_new(uint32_t n, vkm_team **out, vkm_err *err) VKM_MUST_CHECK;
 void vkm_team_free(vkm_team *t); /* NULL is fine */
 
-/* Runs fn(user, i, n) for every i below n, part 0 in the calling thread, and waits. One thread
- * calls at a time; fn must not call it. */
-void vkm_team_run(vkm_team *t, vkm_team_fn fn, void *user);
+/* Runs fn(user, i, n) once for every i below n, `each` (1 or more) times the size of the team, in
+ * any of its threads, and waits. One thread calls at a time; fn must not call it. */
+void vkm_team_run(vkm_team *t, uint32_t each, vkm_team_fn fn, void *user);
 
 #endif

@@ -121,7 +121,7 @@ static vkm_status draw(void *user, uint32_t i, const vkm_model_tensor *t, uint64
     for (uint64_t j = 0; j < n && gain; j++) out[j] = 1.0f;
     if (gain) return VKM_OK;
     d->i = i, d->first = first, d->n = n, d->out = out;
-    vkm_team_run(d->team, draw_part, d);
+    vkm_team_run(d->team, 1, draw_part, d);
     return VKM_OK;
 }
 

@@ -108,10 +108,10 @@ static tile tile_at(uint64_t t, uint32_t m, uint32_t n, uint32_t width) {
     return x;
 }
 
-/* Narrower tiles when there are few, so that every thread has work. */
+/* Narrower tiles when there are few, so that every part has work. */
 static uint32_t tile_width(uint32_t m, uint32_t n, vkm_part me) {
     uint32_t width = TILE_COLS;
-    while (width > 48 && (uint64_t)vkm_div_up(m, TILE_ROWS) * vkm_div_up(n, width) < 8ull * me.n)
+    while (width > 48 && (uint64_t)vkm_div_up(m, TILE_ROWS) * vkm_div_up(n, width) < 2ull * me.n)
         width -= 48;
     return width;
 }

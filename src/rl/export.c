@@ -238,7 +238,7 @@ static vkm_status merged(void *user, uint32_t i, const vkm_model_tensor *t, uint
     if (!e->n_kept || t->role >= VKM_N_LINEARS) return VKM_OK;
     make_factors(e, t->layer * VKM_N_LINEARS + t->role);
     piece p = {e, first, n, t->cols, t->rows, out};
-    vkm_team_run(e->team, add_product, &p);
+    vkm_team_run(e->team, 1, add_product, &p);
     return VKM_OK;
 }
 

@@ -76,6 +76,13 @@ static void run_share(void *user, uint32_t i, uint32_t n) {
     fp_state_set(saved);
 }
 
+/* Parts for each thread: more of longer kernels, so that their threads end together. */
+static uint32_t parts_each(const vkm_dev *dev, double work) {
+    enum { MOST = 8, LEAST_WORK = 1000000 };
+    double each = work / LEAST_WORK / dev->threads;
+    return each > MOST ? MOST : each < 1 ? 1 : (uint32_t)each;
+}
+
 static void run_node(vkm_dev *dev, const vkm_node *node) {
     int oracle = dev->options.backend == VKM_ORACLE;
     share s = {.fn = oracle ? node->kernel->ref64 : node->kernel->ref,
@@ -85,7 +92,7 @@ static void run_node(vkm_dev *dev, const vkm_node *node) {
     if (node->how.work < 20000 && !dev->options.thread_all)
         run_share(&s, 0, 1);
     else
-        vkm_team_run(dev->impl, run_share, &s);
+        vkm_team_run(dev->impl, parts_each(dev, node->how.work), run_share, &s);
 }
 
 static vkm_status cpu_run(vkm_dev *dev, const vkm_nodes *nodes, vkm_err *err) {

@@ -289,7 +289,7 @@ static vkm_status make_all(orders *o, vkm_err *err) {
     if (threads > o->n) threads = o->n;
     if (vkm_team_new(threads, &team, err)) return err->status;
     qsort(o->v, o->n, sizeof *o->v, longer_first);
-    vkm_team_run(team, make_some, o);
+    vkm_team_run(team, 1, make_some, o);
     vkm_team_free(team);
     o->vk->cache_grew = 1;
     for (uint32_t i = 0; i < o->n; i++) {
