@@ -5,8 +5,6 @@ const uint CHUNK = 256u; /* of the dot product contract */
 
 float neg_infinity() { return vkm_from_bits(0xff800000u); }
 float unpack_bf16(uint h) { return vkm_from_bits(h << 16); }
-/* exp(x) rounded to the bf16 that enters the products, as float */
-float prob(float x) { return unpack_bf16(vkm_bf16z(vkm_exp(x))); }
 
 /* Steps of the dot product contract; products of bf16 values are exact, so fused or not is alike. */
 float add(float x, float y) {

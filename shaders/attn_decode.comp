@@ -57,7 +57,7 @@ void main() {
         m[r] = vkm_canon(m[r]);
         uint at = (head + r) * pc.max_keys;
         for (uint j = lane; j < n_keys; j += LOCAL) /* each lane its own scores */
-            ST_scratch(at + j, prob(sub(LD_scratch(at + j), m[r])));
+            ST_scratch(at + j, vkm_exp_weight(sub(LD_scratch(at + j), m[r])));
     }
     memoryBarrierBuffer();
     barrier();

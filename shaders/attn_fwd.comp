@@ -90,7 +90,7 @@ void main() {
             scores(row0, prefix0, n_prefix, j, last, kvh);
             [[unroll]] for (uint r = 0u; r < R; r++) {
                 [[unroll]] for (uint u = 0u; u < STEP; u++) {
-                    float p = prob(sub(s[r * STEP + u], m[r]));
+                    float p = vkm_exp_weight(sub(s[r * STEP + u], m[r]));
                     s[r * STEP + u] = j + u <= my[r] ? p : 0.0;
                     lc[r] = add(lc[r], s[r * STEP + u]);
                 }

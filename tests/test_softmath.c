@@ -43,6 +43,7 @@ static double ref_softplus(double x) {
         for (int i = 0; i < BLOCK; i++) y[i] = f(x[i]);                                            \
     }
 EACH(vkm_exp)
+EACH(vkm_exp_weight)
 EACH(vkm_log)
 EACH(vkm_sqrt)
 EACH(vkm_rsqrt)
@@ -241,6 +242,25 @@ static void test_square_root_rounds_correctly(void **state) {
     }
 }
 
+/* Every float from -0 down to the NaNs with a sign, tiny ones of both signs, and NaNs without. */
+static void test_weights_are_exponentials_rounded_to_bf16(void **state) {
+    (void)state;
+    static float x[BLOCK], e[BLOCK], y[BLOCK];
+    static const uint ranges[][2] = {
+        {0x80000000u, 0xffffffffu}, {0u, 0x33000000u}, {0x7f800001u, 0x7fffffffu}};
+    const uint step = long_mode() ? 1 : 37;
+    for (size_t k = 0; k < VKM_COUNTOF(ranges); k++)
+        for (uint64_t at = ranges[k][0]; at + BLOCK * step - 1 <= ranges[k][1];
+             at += BLOCK * step) {
+            for (uint i = 0; i < BLOCK; i++) x[i] = vkm_from_bits((uint)at + i * step);
+            each_vkm_exp(x, e);
+            each_vkm_exp_weight(x, y);
+            for (uint i = 0; i < BLOCK; i++)
+                if (vkm_bits(y[i]) != vkm_bf16z(e[i]) << 16)
+                    fail_msg("the weight of %a is %a", (double)x[i], (double)y[i]);
+        }
+}
+
 /* ---- Philox ------------------------------------------------------------------------------------
  */
 
@@ -367,6 +387,7 @@ int main(void) {
         cmocka_unit_test(test_division_rounds_correctly),
         cmocka_unit_test(test_division_seed),
         cmocka_unit_test(test_square_root_rounds_correctly),
+        cmocka_unit_test(test_weights_are_exponentials_rounded_to_bf16),
         cmocka_unit_test(test_philox_known_answers),
         cmocka_unit_test(test_unit_interval),
         cmocka_unit_test(test_gauss),

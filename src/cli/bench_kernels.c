@@ -7,7 +7,7 @@
 #include "ops/lmhead.h"
 #include "ops/peak.h"
 
-enum { MAX_TENSORS = 12 };
+enum { MAX_TENSORS = 12, MAX_SEQS = 64 };
 
 /* Tensors of a row; made, filled and freed as one. */
 typedef struct kit {
@@ -152,16 +152,17 @@ static vkm_status run_gemm_seg(vkm_bench *b, const vkm_bench_row *row, vkm_bench
     return kit_time(&k, b, record_gemm_seg, 2.0 * m * n * rows, out, err);
 }
 
-/* ---- attention: size = tokens or keys, heads, kv heads, head dim, rows
+/* ---- attention: size = tokens or keys, heads, kv heads, head dim, sequences or rows
  * --------------------------- */
 
 static vkm_status attention_kit(kit *k, vkm_bench *b, vkm_err *err) {
-    uint64_t len = k->size[0], q = len * k->size[1] * k->size[3],
-             kv = len * k->size[2] * k->size[3];
+    uint64_t len = (uint64_t)k->size[0] * k->size[4];
+    uint64_t q = len * k->size[1] * k->size[3], kv = len * k->size[2] * k->size[3];
+    uint32_t table[4 * MAX_SEQS] = {0};
     kit_add(k, VKM_BF16, q, 1);  /* 0 q */
     kit_add(k, VKM_BF16, kv, 1); /* 1 k */
     kit_add(k, VKM_BF16, kv, 1); /* 2 v */
-    uint32_t seqs = kit_add(k, VKM_U32, 4, 0);
+    uint32_t seqs = kit_add(k, VKM_U32, 4 * k->size[4], 0);
     kit_add(k, VKM_BF16, vkm_op_size(len, k->size[1] * k->size[3]), 1); /* 4 o */
     kit_add(k, VKM_F32, len * k->size[1], 0);                           /* 5 m */
     kit_add(k, VKM_F32, len * k->size[1], 0);                           /* 6 l */
@@ -170,12 +171,16 @@ static vkm_status attention_kit(kit *k, vkm_bench *b, vkm_err *err) {
     kit_add(k, VKM_F32, q, 0);                                          /* 9 dq, or dk */
     kit_add(k, VKM_BF16, vkm_op_size(len, k->size[2] * k->size[3]), 0); /* 10 dv */
     if (kit_commit(k, b, err)) return err->status;
-    return vkm_write(b->dev, k->t[seqs], (const uint32_t[4]){0, k->size[0], 0, 0}, err);
+    for (uint32_t i = 0; i < k->size[4]; i++) {
+        table[4 * i] = i * k->size[0];
+        table[4 * i + 1] = k->size[0];
+    }
+    return vkm_write(b->dev, k->t[seqs], table, err);
 }
 
 #define ATTENTION(k)                                                                               \
     .q = (k)->t[0], .k = (k)->t[1], .v = (k)->t[2], .seqs = (k)->t[3], .m = (k)->t[5],             \
-    .l = (k)->t[6], .n_seq = 1, .max_len = (k)->size[0], .n_heads = (k)->size[1],                  \
+    .l = (k)->t[6], .n_seq = (k)->size[4], .max_len = (k)->size[0], .n_heads = (k)->size[1],       \
     .n_kv = (k)->size[2], .head_dim = (k)->size[3], .scale = 0.125f
 
 static void record_attn_fwd(vkm_stream *s, const void *arg) {
@@ -199,7 +204,7 @@ static vkm_status run_attention(vkm_bench *b, const vkm_bench_row *row, vkm_benc
                                 double dots, void (*record)(vkm_stream *s, const void *arg),
                                 vkm_err *err) {
     kit k = kit_begin(b, row);
-    double pairs = 0.5 * k.size[0] * (k.size[0] + 1.0) * k.size[1];
+    double pairs = 0.5 * k.size[0] * (k.size[0] + 1.0) * k.size[1] * k.size[4];
     if (attention_kit(&k, b, err)) {
         kit_free(&k);
         return err->status;
@@ -421,9 +426,18 @@ static const vkm_bench_row rows[] = {
     {"linear/decode-8", "8 x 3072 x 1024, 2 experts of 32", run_linear, {8, 3072, 1024, 2, 32}},
     {"linear/decode-64", "64 x 3072 x 1024, 2 experts of 32", run_linear, {64, 3072, 1024, 2, 32}},
     {"gemm_seg", "gradient: 64 x 3072 over 1024 rows", run_gemm_seg, {64, 3072, 1024}},
-    {"attn_fwd", "512 tokens, 16 heads over 8, 128", run_attn_fwd, {512, 16, 8, 128}},
-    {"attn_bwd_dq", "512 tokens, 16 heads over 8, 128", run_attn_bwd_dq, {512, 16, 8, 128}},
-    {"attn_bwd_dkv", "512 tokens, 16 heads over 8, 128", run_attn_bwd_dkv, {512, 16, 8, 128}},
+    {"attn_fwd/128", "512 tokens, 16 heads over 8, 128", run_attn_fwd, {512, 16, 8, 128, 1}},
+    {"attn_fwd/tiny", "64 x 96 tokens, 4 heads over 2, 32", run_attn_fwd, {96, 4, 2, 32, 64}},
+    {"attn_bwd_dq/128", "512 tokens, 16 heads over 8, 128", run_attn_bwd_dq, {512, 16, 8, 128, 1}},
+    {"attn_bwd_dq/tiny", "64 x 96 tokens, 4 heads over 2, 32", run_attn_bwd_dq, {96, 4, 2, 32, 64}},
+    {"attn_bwd_dkv/128",
+     "512 tokens, 16 heads over 8, 128",
+     run_attn_bwd_dkv,
+     {512, 16, 8, 128, 1}},
+    {"attn_bwd_dkv/tiny",
+     "64 x 96 tokens, 4 heads over 2, 32",
+     run_attn_bwd_dkv,
+     {96, 4, 2, 32, 64}},
     {"rmsnorm_fwd/1024", "1024 rows of 1024", run_rmsnorm, {1024, 1, 1024}},
     {"rmsnorm_fwd/tiny", "6400 rows of 128", run_rmsnorm, {6400, 1, 128}},
     {"headnorm_fwd/128", "1024 rows, 16 heads of 128", run_headnorm, {1024, 16, 128}},

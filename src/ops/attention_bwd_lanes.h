@@ -130,15 +130,9 @@ LANES_TARGET static void LANES_FN(dkv_lanes)(const vkm_args_attn_bwd_dkv *a, att
 
     const uint32_t kp = vkm_op_kp(a->n_kv * n_dims);
     const uint32_t pad_end = kvh + 1 == a->n_kv ? kp : (kvh + 1) * n_dims;
-    bf16 *out = ref_bf16(a->dv), rounded[2][LANES];
+    bf16 *out = ref_bf16(a->dv);
     const uint32_t live = first < seq.len ? attn_min(seq.len - first, LANES) : 0;
-    for (uint32_t d = 0; d < n_dims; d += 2) {
-        for (uint32_t u = 0; u < 2; u++)
-            for (uint32_t i = 0; i < LANES; i++)
-                rounded[u][i] = stb(((const real *)&dv.group[d + u])[i]);
-        LANES_FN(words_store)
-        (out, seq.row0 + first, kvh * n_dims + d, rounded[0], rounded[1], live, kp);
-    }
+    LANES_FN(words_store)(out, seq.row0 + first, kvh * n_dims, dv.group, n_dims, live, kp);
     for (uint32_t i = 0; i < LANES; i++) {
         const uint64_t row = seq.row0 + first + i;
         for (uint32_t c = (kvh + 1) * n_dims; c < pad_end; c++) out[vkm_op_index(row, c, kp)] = 0;

@@ -1,16 +1,40 @@
 /* The forward and decode blocks, for ops/lanes.h; included by attention.c only. */
 #define vec LANES_FN(vec)
 
-/* Scaled scores s[u][i] of lane i with row first + u become weights over the maximum m[i]; lane i
- * sees rows up to limit[i]. */
-LANES_TARGET static inline void LANES_FN(weights)(vec *s, const real *m, uint32_t first,
-                                                  const uint32_t *limit) {
+/* Which keys the lanes of a block see: lane i those up to limit[i]; every lane those before `open`.
+ */
+typedef struct LANES_FN(mask) {
+    uint32_t limit[LANES], open;
+} LANES_FN(mask);
+
+/* Scales the scores of keys first .. first + ATTN_STEP - 1 and takes them into the maximum m. */
+LANES_TARGET static inline void LANES_FN(scale_max)(vec *s, real scale, vec *m, uint32_t first,
+                                                    const LANES_FN(mask) * see) {
+    for (uint32_t u = 0; u < ATTN_STEP; u++) s[u] *= scale;
+    if (first + ATTN_STEP <= see->open) {
+        for (uint32_t u = 0; u < ATTN_STEP; u++) LANES_FN(raise)(m, &s[u]);
+        return;
+    }
+    for (uint32_t u = 0; u < ATTN_STEP; u++) {
+        vec seen = s[u];
+        for (uint32_t i = 0; i < LANES; i++)
+            seen[i] = first + u <= see->limit[i] ? seen[i] : -(real)INFINITY;
+        LANES_FN(raise)(m, &seen);
+    }
+}
+
+/* Scaled scores become weights over the maximum m, whose sums go to l. */
+LANES_TARGET static inline void LANES_FN(weights)(vec *s, const vec *m, vec *l, uint32_t first,
+                                                  const LANES_FN(mask) * see) {
     real *x = (real *)s;
+    const real *most = (const real *)m;
     for (uint32_t u = 0; u < ATTN_STEP; u++)
-        for (uint32_t i = 0; i < LANES; i++) {
-            real e = ldb(stb(vkm_exp(x[u * LANES + i] - m[i])));
-            x[u * LANES + i] = first + u <= limit[i] ? e : 0;
-        }
+        for (uint32_t i = 0; i < LANES; i++)
+            x[u * LANES + i] = vkm_exp_weight(x[u * LANES + i] - most[i]);
+    for (uint32_t u = 0; u < ATTN_STEP && first + ATTN_STEP > see->open; u++)
+        for (uint32_t i = 0; i < LANES; i++)
+            x[u * LANES + i] = first + u <= see->limit[i] ? x[u * LANES + i] : 0;
+    for (uint32_t u = 0; u < ATTN_STEP; u++) *l += s[u];
 }
 
 /* Queries first .. first + LANES - 1 of a sequence's own rows, one head; rows up to the end of the
@@ -22,63 +46,51 @@ LANES_TARGET static void LANES_FN(fwd_lanes)(const vkm_args_attn_fwd *a, attn_se
     const bf16 *k = ref_bf16(a->k) + (uint64_t)kvh * n_dims;
     const bf16 *v = ref_bf16(a->v) + (uint64_t)kvh * n_dims;
     const uint32_t end = seq.prefix + attn_min(first + LANES, seq.len), last = end - 1;
+    const real scale = (real)a->scale;
     vec q[ATTN_MAX_D], acc[ATTN_MAX_D], total[ATTN_MAX_D], kept[ATTN_KEEP];
+    vec m = (vec){0} - (real)INFINITY, l = {0}, lc = {0};
     const int keeps = end <= ATTN_KEEP; /* else scores are made twice */
-    real y[ATTN_STEP][ATTN_MAX_D], m[LANES], l[LANES], lc[LANES];
-    uint32_t limit[LANES];
+    real y[ATTN_STEP][ATTN_MAX_D];
+    LANES_FN(mask) see = {.open = attn_min(seq.prefix + first, last) + 1};
     const bf16 *rows[LANES];
 
     for (uint32_t i = 0; i < LANES; i++) {
-        limit[i] = attn_min(seq.prefix + first + i, last);
-        rows[i] = ref_bf16(a->q) + attn_key_row(seq, limit[i]) * q_row + (uint64_t)h * n_dims;
-        m[i] = -INFINITY;
-        l[i] = lc[i] = 0;
+        see.limit[i] = attn_min(seq.prefix + first + i, last);
+        rows[i] = ref_bf16(a->q) + attn_key_row(seq, see.limit[i]) * q_row + (uint64_t)h * n_dims;
     }
     LANES_FN(lanes_load)(q, rows, n_dims);
     for (uint32_t j = 0; j < end; j += ATTN_STEP) {
         vec *s = keeps ? kept + j : kept;
         LANES_FN(rows_load)(y, k, kv_row, seq, j, last, n_dims);
         LANES_FN(dots)(s, q, (attn_rows)y, n_dims);
-        const real *x = (const real *)s;
-        for (uint32_t u = 0; u < ATTN_STEP; u++)
-            for (uint32_t i = 0; i < LANES; i++) {
-                real scaled = x[u * LANES + i] * (real)a->scale;
-                scaled = j + u <= limit[i] ? scaled : -(real)INFINITY;
-                m[i] = scaled > m[i] ? scaled : m[i];
-            }
+        LANES_FN(scale_max)(s, scale, &m, j, &see);
     }
     for (uint32_t i = 0; i < LANES; i++) m[i] = canon(m[i]);
     for (uint32_t d = 0; d < n_dims; d++) total[d] = acc[d] = (vec){0};
     for (uint32_t j = 0; j < end; j += ATTN_STEP) {
-        vec *s = keeps ? kept + j : kept;
-        if (!keeps) LANES_FN(rows_load)(y, k, kv_row, seq, j, last, n_dims);
-        if (!keeps) LANES_FN(dots)(s, q, (attn_rows)y, n_dims);
-        for (uint32_t u = 0; u < ATTN_STEP; u++) s[u] *= (real)a->scale;
-        LANES_FN(weights)(s, m, j, limit);
-        const real *p = (const real *)s;
-        for (uint32_t u = 0; u < ATTN_STEP; u++)
-            for (uint32_t i = 0; i < LANES; i++) lc[i] += p[u * LANES + i];
+        vec *s = keeps ? kept + j : kept, unused = m;
+        if (!keeps) {
+            LANES_FN(rows_load)(y, k, kv_row, seq, j, last, n_dims);
+            LANES_FN(dots)(s, q, (attn_rows)y, n_dims);
+            LANES_FN(scale_max)(s, scale, &unused, j, &see);
+        }
+        LANES_FN(weights)(s, &m, &lc, j, &see);
         LANES_FN(rows_load)(y, v, kv_row, seq, j, last, n_dims);
         LANES_FN(add_rows)(acc, s, (attn_rows)y, n_dims);
         if ((j + ATTN_STEP) % ATTN_CHUNK == 0 || j + ATTN_STEP >= end) {
             LANES_FN(fold)(total, acc, n_dims);
-            for (uint32_t i = 0; i < LANES; i++) {
-                l[i] += lc[i];
-                lc[i] = 0;
-            }
+            l += lc;
+            lc = (vec){0};
         }
     }
 
     const uint32_t kp = vkm_op_kp(a->n_heads * n_dims);
     const uint32_t pad_end = h + 1 == a->n_heads ? kp : (h + 1) * n_dims;
-    bf16 *o = ref_bf16(a->o), out[ATTN_MAX_D][LANES];
-    for (uint32_t d = 0; d < n_dims; d++) {
-        const real *x = (const real *)&total[d];
-        for (uint32_t i = 0; i < LANES; i++) out[d][i] = stb(vkm_div(x[i], l[i]));
-    }
     const uint32_t live = first < seq.len ? attn_min(seq.len - first, LANES) : 0;
-    for (uint32_t d = 0; d < n_dims; d += 2)
-        LANES_FN(words_store)(o, seq.row0 + first, h * n_dims + d, out[d], out[d + 1], live, kp);
+    bf16 *o = ref_bf16(a->o);
+    for (uint32_t d = 0; d < n_dims; d++)
+        for (uint32_t i = 0; i < LANES; i++) total[d][i] = vkm_div(total[d][i], l[i]);
+    LANES_FN(words_store)(o, seq.row0 + first, h * n_dims, total, n_dims, live, kp);
     for (uint32_t i = 0; i < LANES; i++) {
         const uint64_t row = seq.row0 + first + i;
         for (uint32_t c = (h + 1) * n_dims; c < pad_end; c++) o[vkm_op_index(row, c, kp)] = 0;

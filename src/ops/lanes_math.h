@@ -4,6 +4,15 @@
 typedef real LANES_FN(vec) __attribute__((vector_size(LANES * sizeof(real))));
 #define vec LANES_FN(vec)
 
+/* m = x > m ? x : m */
+LANES_TARGET static inline void LANES_FN(raise)(vec *m, const vec *x) {
+#ifdef LANES_MAX
+    *m = (vec)LANES_MAX(*x, *m);
+#else
+    for (uint32_t i = 0; i < LANES; i++) (*m)[i] = (*x)[i] > (*m)[i] ? (*x)[i] : (*m)[i];
+#endif
+}
+
 /* x[d] = element d of LANES rows. */
 LANES_TARGET static inline void LANES_FN(lanes_load)(vec *x, const bf16 *const *rows, uint32_t n) {
     uint32_t done = 0;
@@ -29,17 +38,26 @@ LANES_TARGET static inline void LANES_FN(lanes_load)(vec *x, const bf16 *const *
         for (uint32_t d = done; d < n; d++) x[d][i] = ldb(rows[i][d]);
 }
 
-/* Columns k and k + 1, k even, of LANES rows of an operand, rows from one panel; those from `live`
- * on are 0. */
+/* Columns k .. k + n - 1, k and n even, of LANES rows of an operand, rows from one panel, become x
+ * rounded; those of rows from `live` on 0. */
 LANES_TARGET static inline void LANES_FN(words_store)(bf16 *y, uint64_t row, uint32_t k,
-                                                      const bf16 *even, const bf16 *odd,
-                                                      uint32_t live, uint32_t kp) {
-    bf16 words[LANES][2];
-    for (uint32_t i = 0; i < LANES; i++) {
-        words[i][0] = i < live ? even[i] : 0;
-        words[i][1] = i < live ? odd[i] : 0;
+                                                      const vec *x, uint32_t n, uint32_t live,
+                                                      uint32_t kp) {
+    for (uint32_t d = 0; d < n; d += 2) {
+        const real *even = (const real *)&x[d], *odd = even + LANES;
+        bf16 *to = y + vkm_op_index(row, k + d, kp);
+#ifdef VKM_TWIN64
+        for (uint32_t i = 0; i < LANES; i++) {
+            to[2 * i] = i < live ? stb(even[i]) : 0;
+            to[2 * i + 1] = i < live ? stb(odd[i]) : 0;
+        }
+#else
+        uint32_t words[LANES];
+        for (uint32_t i = 0; i < LANES; i++) words[i] = vkm_bf16_pair(even[i], odd[i]);
+        for (uint32_t i = live; i < LANES; i++) words[i] = 0;
+        memcpy(to, words, sizeof words);
+#endif
     }
-    memcpy(y + vkm_op_index(row, k, kp), words, sizeof words);
 }
 
 /* y[u] = row first + u of a sequence, the last row repeated from `last` on; rows are `stride`
@@ -49,7 +67,11 @@ LANES_TARGET static inline void LANES_FN(rows_load)(real (*restrict y)[ATTN_MAX_
                                                     uint32_t first, uint32_t last, uint32_t n) {
     for (uint32_t u = 0; u < ATTN_STEP; u++) {
         const bf16 *row = rows + attn_key_row(seq, attn_min(first + u, last)) * stride;
-        for (uint32_t d = 0; d < n; d++) y[u][d] = ldb(row[d]);
+        uint32_t d = 0;
+#ifdef LANES_WIDEN
+        for (; d + LANES <= n; d += LANES) LANES_WIDEN(&y[u][d], &row[d]);
+#endif
+        for (; d < n; d++) y[u][d] = ldb(row[d]);
     }
 }
 

@@ -55,19 +55,19 @@ VKM_FN float vkm_compose(uint sign, int field, uint significand) {
     return vkm_from_bits(w);
 }
 
-/* Cody-Waite: x = n ln 2 + r, |r| <= ln 2 / 2; n times the high part of ln 2 is exact. */
-VKM_FN float vkm_exp(float x) {
-    uint u = vkm_bits(x), a = u & VKM_ABS_BITS;
-    /* beyond +-104 the result is known; below 2^-25 it is 1 */
-    uint near = VKM_SELECT(a > 0x42d00000u, 0u, u);
-    VKM_PRECISE float y = vkm_from_bits(VKM_SELECT(a < 0x33000000u, 0u, near));
+/* Cody-Waite: y = n ln 2 + r, |r| <= ln 2 / 2; n times the high part of ln 2 is exact. */
+VKM_FN int vkm_exp_n(float y) {
     VKM_PRECISE float t = y * 1.44269504f;
     t = t + 12582912.0f; /* 1.5 * 2^23: the integer nearest to t is in the low bits */
-    int n = VKM_INT(vkm_bits(t) - 0x4b400000u);
+    return VKM_INT(vkm_bits(t) - 0x4b400000u);
+}
+
+/* The bits of exp(r). */
+VKM_FN uint vkm_exp_r(float y, int n) {
     VKM_PRECISE float nf = VKM_FLOAT(n);
     VKM_PRECISE float r = nf * 0.693145752f;
     r = y - r;
-    t = nf * 1.42860682e-06f;
+    VKM_PRECISE float t = nf * 1.42860682e-06f;
     r = r - t;
     VKM_PRECISE float q = r * 0.0013818742f;
     q = q + 0.00836872123f;
@@ -81,11 +81,32 @@ VKM_FN float vkm_exp(float x) {
     q = q * t;
     q = q + r;
     q = q + 1.0f;
-    int field = VKM_INT(vkm_bits(q) >> 23) + n;
-    uint w = vkm_bits(q) + (VKM_UINT(n) << 23);
+    return vkm_bits(q);
+}
+
+/* Beyond +-104 the result is known: there x counts as +-104. For a tiny x what may be denormal is
+ * lost in the sum with 1. */
+VKM_FN float vkm_exp(float x) {
+    uint u = vkm_bits(x), a = u & VKM_ABS_BITS;
+    float y = vkm_from_bits(VKM_SELECT(a > 0x42d00000u, 0x42d00000u | (u ^ a), u));
+    int n = vkm_exp_n(y);
+    uint q = vkm_exp_r(y, n), w = q + (VKM_UINT(n) << 23);
+    int field = VKM_INT(q >> 23) + n;
     w = VKM_SELECT(field >= 255, VKM_INF_BITS, w);
     w = VKM_SELECT(field <= 0, 0u, w);
-    w = VKM_SELECT(a > 0x42d00000u, VKM_SELECT(u == a, VKM_INF_BITS, 0u), w);
+    w = VKM_SELECT(a > VKM_INF_BITS, VKM_NAN_BITS, w);
+    return vkm_from_bits(w);
+}
+
+/* A weight of a softmax: vkm_exp(x) rounded to bf16 (numerics.h), as a float, for x <= 0 or below
+ * 2^-25 or NaN. Below -36 it is 0. */
+VKM_FN float vkm_exp_weight(float x) {
+    uint u = vkm_bits(x), a = u & VKM_ABS_BITS;
+    float y = vkm_from_bits(VKM_SELECT(a > 0x42100000u, 0xc2100000u, u));
+    int n = vkm_exp_n(y);
+    uint w = vkm_exp_r(y, n) + (VKM_UINT(n) << 23);
+    w = (w + 0x7fffu + ((w >> 16) & 1u)) & 0xffff0000u;
+    w = VKM_SELECT(w < 0x26800000u, 0u, w);
     w = VKM_SELECT(a > VKM_INF_BITS, VKM_NAN_BITS, w);
     return vkm_from_bits(w);
 }
@@ -185,11 +206,12 @@ VKM_FN uint vkm_div_normal(uint ax, uint ay, uint sign) {
 }
 #endif
 
-/* Correctly rounded. */
+/* Correctly rounded. C's own division knows zeros and infinities; a NaN it gives has other bits. */
 VKM_FN float vkm_div(float x, float y) {
     uint ax = vkm_magnitude(x), ay = vkm_magnitude(y);
     uint sign = (vkm_bits(x) ^ vkm_bits(y)) & 0x80000000u;
     uint w = vkm_div_normal(ax, ay, sign);
+#ifdef VKM_GLSL
     w = VKM_SELECT(ax == 0u, 0u, w);
     w = VKM_SELECT(ay == VKM_INF_BITS, 0u, w);
     w = VKM_SELECT(ay == 0u, (sign | VKM_INF_BITS), w);
@@ -198,6 +220,9 @@ VKM_FN float vkm_div(float x, float y) {
     w = VKM_SELECT((ax & ay) == VKM_INF_BITS, VKM_NAN_BITS, w); /* Inf / Inf, or a NaN */
     w = VKM_SELECT(ax > VKM_INF_BITS, VKM_NAN_BITS, w);
     w = VKM_SELECT(ay > VKM_INF_BITS, VKM_NAN_BITS, w);
+#else
+    w = VKM_SELECT((w & VKM_ABS_BITS) > VKM_INF_BITS, VKM_NAN_BITS, w);
+#endif
     return vkm_from_bits(w);
 }
 

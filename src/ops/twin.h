@@ -34,6 +34,9 @@ static inline real madd(real x, real y, real acc) {
 static inline double vkm_exp(double x) {
     return exp(x);
 }
+static inline double vkm_exp_weight(double x) {
+    return exp(x);
+}
 static inline double vkm_log(double x) {
     return log(x);
 }
