@@ -36,5 +36,5 @@ uvec2 own_pair(uvec2 addr, uint base, uint p) {
 /* A sequence: its first row and its length. */
 #define SEQ_ROW0(i) LD_seqs(4u * (i))
 #define SEQ_LEN(i)  LD_seqs(4u * (i) + 1u)
-/* Rows of a sequence in an operand, with the pad of its last panel. */
-uint padded(uint len) { return (len + 15u) & ~15u; }
+/* The end of the panel of an operand. */
+uint padded(uint row_end) { return (row_end + 15u) & ~15u; }

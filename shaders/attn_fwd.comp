@@ -32,7 +32,8 @@ void scores(uint row0, uint prefix0, uint n_prefix, uint j, uint last, uint kvh)
     [[unroll]] for (uint a = 0u; a < R * STEP; a++) s[a] = mul(s[a], pc.scale);
 }
 
-/* Zeros in the columns beyond the last head, and in rows of the last panel beyond the sequence. */
+/* Zeros in the columns beyond the last head, and in the pads: rows up to the end of the panel behind
+ * a sequence, or behind the batch where sequences lie close together. */
 void pad(uint row, uint from, uint to, uint kp) {
     for (uint c = from; c < to; c += 2u) STW_o(vkm_op_word(row, c / 2u, kp), 0u);
 }
@@ -50,7 +51,9 @@ void main() {
     uint c_end = h + 1u == pc.n_heads && d0 + DS == D ? kp : c_begin + DS;
     [[unroll]] for (uint r = 0u; r < R; r++) {
         uint t = first + own_row(r);
-        if (t >= len && t < padded(len)) pad(row0 + t, c_begin, c_end, kp);
+        if (t >= len && row0 + t < padded(row0 + len) &&
+            (pc.has_prefix == 0u || row0 + len == pc.n_rows))
+            pad(row0 + t, c_begin, c_end, kp);
     }
     if (first >= len) return;
 

@@ -126,7 +126,7 @@ static void forward(bench *b, uint32_t len, int beside) {
     const uint32_t seqs[2][4] = {{ROW0, len, 0, 0}, {0, OTHER, 0, 0}};
     check(vkm_write(b->dev, b->seqs, seqs, &err), &err);
     VKM_OP(b->stream, attn_fwd, .q = b->q, .k = b->k, .v = b->v, .seqs = b->seqs, .o = b->o,
-           .m = b->m, .l = b->l, .n_seq = beside ? 2 : 1,
+           .m = b->m, .l = b->l, .n_rows = ROWS, .n_seq = beside ? 2 : 1,
            .max_len = len < OTHER && beside ? OTHER : len, .n_heads = b->n_heads, .n_kv = b->n_kv,
            .head_dim = b->n_dims, .scale = scale_of(b));
     check(vkm_stream_flush(b->stream, &err), &err);

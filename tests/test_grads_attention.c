@@ -140,8 +140,9 @@ static void forward(bench *b, problem *p) {
     vkm_err err = {0};
     for (int i = 0; i < N_IN; i++) put(b, p, i);
     VKM_OP(b->stream, attn_fwd, .q = b->t[Q], .k = b->t[K], .v = b->t[V], .seqs = b->seqs,
-           .o = b->t[O], .m = b->m, .l = b->l, .n_seq = p->n_seq, .max_len = p->max_len,
-           .n_heads = p->s.n_heads, .n_kv = p->s.n_kv, .head_dim = p->s.head_dim, .scale = 0.25f);
+           .o = b->t[O], .m = b->m, .l = b->l, .n_rows = p->rows, .n_seq = p->n_seq,
+           .max_len = p->max_len, .n_heads = p->s.n_heads, .n_kv = p->s.n_kv,
+           .head_dim = p->s.head_dim, .scale = 0.25f);
     check(vkm_stream_flush(b->stream, &err), &err);
     get(b, p, O);
 }

@@ -185,7 +185,7 @@ static vkm_status attention_kit(kit *k, vkm_bench *b, vkm_err *err) {
 
 static void record_attn_fwd(vkm_stream *s, const void *arg) {
     const kit *k = arg;
-    VKM_OP(s, attn_fwd, ATTENTION(k), .o = k->t[4]);
+    VKM_OP(s, attn_fwd, ATTENTION(k), .o = k->t[4], .n_rows = k->size[0] * k->size[4]);
 }
 
 static void record_attn_bwd_dq(vkm_stream *s, const void *arg) {

@@ -7,13 +7,18 @@ static vkm_tensor rows_of(vkm_tensor t, uint64_t n) {
     return vkm_view(t, 0, n);
 }
 
+/* The rows of a batch that something is computed of, and their sequences. */
+typedef struct span {
+    uint32_t rows, seqs;
+} span;
+
 /* y = W x + sum_e f_e expert_e(x) (+ bias, or res), x an operand (T, d_in). */
-static void adapted_linear(const vkm_pass *p, uint32_t layer, vkm_linear_id id, vkm_tensor x,
-                           const vkm_tensor *res, vkm_tensor y) {
+static void adapted_linear(const vkm_pass *p, uint32_t layer, vkm_linear_id id, span of,
+                           vkm_tensor x, const vkm_tensor *res, vkm_tensor y) {
     vkm_work *w = p->w;
     const vkm_linear *lin = &w->model->layers[layer].lin[id];
     vkm_tensor uh = x, up = lin->w; /* unread when there is no adapter */
-    uint32_t n_experts = 0, kper = 0;
+    uint32_t n_experts = 0, kper = 0, t = of.rows;
     if (p->adapter) {
         const vkm_adapter *a = p->adapter;
         uint32_t m = layer * VKM_N_LINEARS + id, rp = vkm_lora_rp(a);
@@ -22,15 +27,15 @@ static void adapted_linear(const vkm_pass *p, uint32_t layer, vkm_linear_id id, 
         kper = vkm_lora_kper(a);
         up = mod->up;
         uh = vkm_acts_of(w, layer)->uh[id];
-        VKM_OP(p->s, gemm, .a = x, .b = mod->down, .c = w->t, .m = w->n_rows, .n = 2 * rp,
+        VKM_OP(p->s, gemm, .a = x, .b = mod->down, .c = w->t, .m = t, .n = 2 * rp,
                .k = vkm_op_kp(lin->d_in), .kpa = vkm_op_kp(lin->d_in), .kpb = vkm_op_kp(lin->d_in),
                .ldc = 2 * rp);
         VKM_OP(p->s, lora_mid_fwd, .t = w->t, .row_seq = w->row_seq, .uh = uh, .h = w->h,
-               .ht = vkm_acts_of(w, layer)->ht[id], .n_rows = w->n_rows, .n_experts = n_experts,
+               .ht = vkm_acts_of(w, layer)->ht[id], .n_rows = t, .n_experts = n_experts,
                .rank = a->rank);
         if (p->pool)
             VKM_OP(p->s, pool_fwd, .h = w->h, .seqs = w->seqs, .pooled = w->pooled,
-                   .n_seq = w->n_seq, .ldh = n_experts * a->rank, .rank = a->rank, .module = m,
+                   .n_seq = of.seqs, .ldh = n_experts * a->rank, .rank = a->rank, .module = m,
                    .n_modules = a->n_modules);
     }
     vkm_args_linear full = {.a = x,
@@ -43,7 +48,7 @@ static void adapted_linear(const vkm_pass *p, uint32_t layer, vkm_linear_id id, 
                                    : res       ? *res
                                                : y,
                             .c = y,
-                            .m = w->n_rows,
+                            .m = t,
                             .n = lin->d_out,
                             .k = vkm_op_kp(lin->d_in),
                             .kper = kper,
@@ -53,27 +58,27 @@ static void adapted_linear(const vkm_pass *p, uint32_t layer, vkm_linear_id id, 
         VKM_BUG_ON(lin->bias.n && res, "a bias and a residual");
         vkm_op_linear(p->s, &full);
     } else if (lin->bias.n) { /* v: with its bias in fp32 first, where k's norm would be */
-        full.c = vkm_view(vkm_acts_of(w, layer)->kn, 0, (uint64_t)w->n_rows * lin->d_out);
+        full.c = vkm_view(vkm_acts_of(w, layer)->kn, 0, (uint64_t)t * lin->d_out);
         vkm_op_linear(p->s, &full);
-        VKM_OP(p->s, f32_to_bf16, .x = full.c, .y = y, .n_words = w->n_rows * lin->d_out / 2);
+        VKM_OP(p->s, f32_to_bf16, .x = full.c, .y = y, .n_words = t * lin->d_out / 2);
     } else {
         VKM_OP(p->s, linear_bf16, .a = x, .b = lin->w, .a2 = uh, .b2 = up, .scale = w->f,
-               .row_seq = w->row_seq, .c = y, .m = w->n_rows, .n = lin->d_out,
-               .k = vkm_op_kp(lin->d_in), .kper = kper, .n_experts = n_experts);
+               .row_seq = w->row_seq, .c = y, .m = t, .n = lin->d_out, .k = vkm_op_kp(lin->d_in),
+               .kper = kper, .n_experts = n_experts);
     }
 }
 
 /* Per-head norm (where the model has one) and RoPE of q or k. */
-static void norm_and_rope(const vkm_pass *p, vkm_tensor gain, vkm_tensor x, vkm_tensor normed,
-                          vkm_tensor rstd, vkm_tensor y, uint32_t n_heads) {
+static void norm_and_rope(const vkm_pass *p, uint32_t n_rows, vkm_tensor gain, vkm_tensor x,
+                          vkm_tensor normed, vkm_tensor rstd, vkm_tensor y, uint32_t n_heads) {
     vkm_work *w = p->w;
     const vkm_model *m = w->model;
     if (m->dims.qk_norm)
         VKM_OP(p->s, headnorm_fwd, .x = x, .gain = gain, .y = normed, .rstd = rstd,
-               .n_rows = w->n_rows, .n_heads = n_heads, .head_dim = m->dims.D,
+               .n_rows = n_rows, .n_heads = n_heads, .head_dim = m->dims.D,
                .eps = (float)m->dims.norm_eps);
     VKM_OP(p->s, rope_fwd, .x = m->dims.qk_norm ? normed : x, .cos = m->cos, .sin = m->sin,
-           .pos = w->pos, .y = y, .n_rows = w->n_rows, .n_heads = n_heads, .head_dim = m->dims.D);
+           .pos = w->pos, .y = y, .n_rows = n_rows, .n_heads = n_heads, .head_dim = m->dims.D);
 }
 
 void vkm_layer_forward(const vkm_pass *p, uint32_t i, vkm_tensor x, vkm_tensor y) {
@@ -82,30 +87,33 @@ void vkm_layer_forward(const vkm_pass *p, uint32_t i, vkm_tensor x, vkm_tensor y
     const vkm_model_config *d = &w->model->dims;
     const vkm_layer *layer = &w->model->layers[i];
     vkm_tensor kr = p->k ? p->k[i] : a->kr, v = p->v ? p->v[i] : a->v;
+    span all = {w->n_rows, w->n_seq}, of = all;
+    if (w->has_prefix && i + 1 == d->L) of = (span){w->n_read_rows, w->n_read_seq};
 
     VKM_OP(p->s, rmsnorm_fwd, .x = x, .gain = layer->norm_attn, .y = a->n1, .rstd = a->rstd1,
-           .n_rows = w->n_rows, .n_cols = d->C, .eps = (float)d->norm_eps);
-    adapted_linear(p, i, VKM_LIN_Q, a->n1, NULL, a->q);
-    adapted_linear(p, i, VKM_LIN_K, a->n1, NULL, a->k);
-    adapted_linear(p, i, VKM_LIN_V, a->n1, NULL, v);
-    norm_and_rope(p, layer->norm_q, a->q, a->qn, a->rstdq, a->qr, d->H);
-    norm_and_rope(p, layer->norm_k, a->k, a->kn, a->rstdk, kr, d->K);
+           .n_rows = all.rows, .n_cols = d->C, .eps = (float)d->norm_eps);
+    adapted_linear(p, i, VKM_LIN_Q, of, a->n1, NULL, a->q);
+    adapted_linear(p, i, VKM_LIN_K, all, a->n1, NULL, a->k);
+    adapted_linear(p, i, VKM_LIN_V, all, a->n1, NULL, v);
+    norm_and_rope(p, of.rows, layer->norm_q, a->q, a->qn, a->rstdq, a->qr, d->H);
+    norm_and_rope(p, all.rows, layer->norm_k, a->k, a->kn, a->rstdk, kr, d->K);
     if (p->decode)
         vkm_decode_attention(p->decode, p->s, w, i, kr, v);
     else
-        VKM_OP(p->s, attn_fwd, .q = rows_of(a->qr, (uint64_t)w->n_rows * d->H * d->D), .k = kr,
+        VKM_OP(p->s, attn_fwd, .q = rows_of(a->qr, (uint64_t)all.rows * d->H * d->D), .k = kr,
                .v = v, .seqs = w->seqs, .prefix = w->prefix, .o = a->o, .m = a->m, .l = a->l,
-               .n_seq = w->n_seq, .max_len = w->max_len, .n_heads = d->H, .n_kv = d->K,
-               .head_dim = d->D, .scale = vkm_attn_scale(d), .has_prefix = w->has_prefix);
-    adapted_linear(p, i, VKM_LIN_O, a->o, &x, a->xmid);
+               .n_rows = of.rows, .n_seq = of.seqs, .max_len = w->max_len, .n_heads = d->H,
+               .n_kv = d->K, .head_dim = d->D, .scale = vkm_attn_scale(d),
+               .has_prefix = w->has_prefix);
+    adapted_linear(p, i, VKM_LIN_O, of, a->o, &x, a->xmid);
 
     VKM_OP(p->s, rmsnorm_fwd, .x = a->xmid, .gain = layer->norm_mlp, .y = a->n2, .rstd = a->rstd2,
-           .n_rows = w->n_rows, .n_cols = d->C, .eps = (float)d->norm_eps);
-    adapted_linear(p, i, VKM_LIN_GATE, a->n2, NULL, a->gate);
-    adapted_linear(p, i, VKM_LIN_UP, a->n2, NULL, a->up);
-    VKM_OP(p->s, swiglu_fwd, .gate = a->gate, .up = a->up, .y = a->act, .n_rows = w->n_rows,
+           .n_rows = of.rows, .n_cols = d->C, .eps = (float)d->norm_eps);
+    adapted_linear(p, i, VKM_LIN_GATE, of, a->n2, NULL, a->gate);
+    adapted_linear(p, i, VKM_LIN_UP, of, a->n2, NULL, a->up);
+    VKM_OP(p->s, swiglu_fwd, .gate = a->gate, .up = a->up, .y = a->act, .n_rows = of.rows,
            .n_cols = d->F);
-    adapted_linear(p, i, VKM_LIN_DOWN, a->act, &a->xmid, y);
+    adapted_linear(p, i, VKM_LIN_DOWN, of, a->act, &a->xmid, y);
 }
 
 vkm_tensor vkm_forward(const vkm_pass *p) {

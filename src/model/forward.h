@@ -5,9 +5,12 @@
 #include "model/lora2r.h"
 #include "model/weights.h"
 
-/* One sequence of a batch: tokens[0..len); the completion is tokens[comp0..len), comp0 >= 1. With a
- * prefix, the rows of tokens[0..comp0) are those of an earlier sequence of the batch, which holds
- * these tokens and no completion, in the same adapter state: forward only. */
+/* One sequence of a batch: tokens[0..len); the completion is tokens[comp0..len), comp0 >= 1.
+ *
+ * A batch that is only read, forward, may hold prefixes: the rows of tokens[0..comp0 - 1) are then
+ * those of another sequence, which holds these tokens and no completion, in the same adapter state.
+ * The sequences that are prefixes come last. Of them the last layer computes keys and values only,
+ * and such a batch has no padding. */
 typedef struct vkm_seq {
     const uint32_t *tokens;
     uint32_t len, comp0;
@@ -78,6 +81,7 @@ typedef struct vkm_work {
     vkm_mem *mem;
     /* the batch */
     uint32_t n_seq, n_rows, max_len, n_comp; /* n_comp: completion tokens of all sequences */
+    uint32_t n_read_seq, n_read_rows;        /* those before the prefixes */
     vkm_tensor tokens, pos, row_seq;         /* (T); row_seq 0xffffffff at padding */
     vkm_tensor seqs;     /* (B,4): row0, len, comp0, comp_len, of its own rows */
     vkm_tensor prefix;   /* (B,2): first row and rows of its prefix */
@@ -126,9 +130,9 @@ static inline uint32_t vkm_seq_rows(uint32_t len) {
     return (uint32_t)vkm_round_up(len, 16);
 }
 
-/* Rows of its own. */
+/* Rows of its own, without padding. */
 static inline uint32_t vkm_seq_own(const vkm_seq *q) {
-    return q->prefix ? q->len - q->comp0 : q->len;
+    return q->prefix ? q->len - q->comp0 + 1 : q->len;
 }
 
 /* Lays the sequences out as token rows and uploads the index tensors. */

@@ -164,9 +164,9 @@ void vkm_work_free(vkm_work *w) {
     free(w);
 }
 
-/* A sequence's place: its first row, its prefix's, and the tokens before its own rows. */
+/* A sequence's place: its first row, its rows with padding, the tokens before its own rows. */
 typedef struct place {
-    uint32_t row0, prefix0, skip;
+    uint32_t row0, rows, skip;
 } place;
 
 typedef uint32_t (*row_value)(const vkm_seq *seq, uint32_t i_seq, place at, uint32_t i);
@@ -185,7 +185,7 @@ static uint32_t row_owner(const vkm_seq *q, uint32_t i_seq, place at, uint32_t i
 }
 static uint32_t comp_row(const vkm_seq *q, uint32_t i_seq, place at, uint32_t i) {
     (void)q, (void)i_seq;
-    return i - 1 < at.skip ? at.prefix0 + i - 1 : at.row0 + (i - 1 - at.skip);
+    return at.row0 + (i - 1 - at.skip);
 }
 static uint32_t comp_target(const vkm_seq *q, uint32_t i_seq, place at, uint32_t i) {
     (void)i_seq, (void)at;
@@ -196,31 +196,48 @@ static uint32_t comp_owner(const vkm_seq *q, uint32_t i_seq, place at, uint32_t 
     return i_seq;
 }
 
+/* The place of the first prefix in the batch; n_seq when there is none. */
+static uint32_t first_prefix(const vkm_seq *seqs, uint32_t n_seq) {
+    uint32_t first = n_seq;
+    for (uint32_t b = 0; b < n_seq; b++)
+        if (seqs[b].prefix && seqs[b].prefix - 1 < first) first = seqs[b].prefix - 1;
+    return first;
+}
+
+static void check_prefix(const vkm_seq *seqs, uint32_t n_seq, uint32_t n_read, uint32_t b) {
+    const vkm_seq *q = &seqs[b], *p = q->prefix ? &seqs[q->prefix - 1] : NULL;
+    VKM_BUG_ON(q->comp0 == 0 || q->comp0 > q->len, "completion at %u of %u", q->comp0, q->len);
+    VKM_BUG_ON(b >= n_read && (p || q->comp0 != q->len), "sequence %u among the prefixes", b);
+    VKM_BUG_ON(p && (q->prefix > n_seq || p->len != q->comp0 - 1), "sequence %u behind sequence %u",
+               b, q->prefix - 1);
+}
+
 /* Where each sequence lies; the largest count of own rows goes to w->max_len. */
 static vkm_status set_places(vkm_work *w, const vkm_seq *seqs, uint32_t n_seq, place *out,
                              vkm_err *err) {
-    uint32_t row0 = 0;
-    uint32_t *table = vkm_calloc(n_seq, 6 * sizeof *table, "a batch", err);
+    uint32_t *table = vkm_calloc(n_seq, 6 * sizeof *table, "a batch", err), row0 = 0;
     if (!table) return err->status;
     uint32_t *prefixes = table + 4ull * n_seq;
     w->n_seq = n_seq;
-    w->max_len = w->has_prefix = 0;
+    w->n_read_seq = first_prefix(seqs, n_seq);
+    w->has_prefix = w->n_read_seq < n_seq;
+    w->max_len = 0;
     for (uint32_t b = 0; b < n_seq; b++) {
-        const vkm_seq *q = &seqs[b], *p = q->prefix ? &seqs[q->prefix - 1] : NULL;
-        uint32_t own = vkm_seq_own(q), rows = vkm_seq_rows(own);
-        VKM_BUG_ON(q->comp0 == 0 || q->comp0 > q->len, "completion at %u of %u", q->comp0, q->len);
-        VKM_BUG_ON(p && (q->prefix > b || p->prefix || p->comp0 != p->len || p->len != q->comp0),
-                   "sequence %u behind sequence %u", b, q->prefix - 1);
+        const vkm_seq *q = &seqs[b];
+        uint32_t own = vkm_seq_own(q), rows = w->has_prefix ? own : vkm_seq_rows(own);
+        check_prefix(seqs, n_seq, w->n_read_seq, b);
         VKM_BUG_ON(row0 + rows > w->max.rows, "%u rows in a workspace of %u", row0 + rows,
                    w->max.rows);
-        out[b] = (place){row0, p ? out[q->prefix - 1].row0 : 0, p ? q->comp0 : 0};
+        out[b] = (place){row0, rows, q->prefix ? q->comp0 - 1 : 0};
         const uint32_t of[4] = {row0, own, q->comp0 - out[b].skip, q->len - q->comp0};
         for (int i = 0; i < 4; i++) table[4 * b + (uint32_t)i] = of[i];
-        prefixes[2 * b] = out[b].prefix0;
-        prefixes[2 * b + 1] = out[b].skip;
-        w->has_prefix |= p != NULL;
         if (own > w->max_len) w->max_len = own;
         row0 += rows;
+        if (b < w->n_read_seq) w->n_read_rows = row0;
+    }
+    for (uint32_t b = 0; b < n_seq; b++) {
+        prefixes[2 * b] = seqs[b].prefix ? out[seqs[b].prefix - 1].row0 : 0;
+        prefixes[2 * b + 1] = out[b].skip;
     }
     if (!vkm_write(w->model->dev, vkm_view(w->seqs, 0, 4ull * n_seq), table, err))
         (void)!vkm_write(w->model->dev, vkm_view(w->prefix, 0, 2ull * n_seq), prefixes, err);
@@ -241,7 +258,7 @@ static vkm_status set_rows(vkm_work *w, const vkm_seq *seqs, const place *at, vk
         for (uint32_t b = 0; b < w->n_seq; b++) {
             const vkm_seq *q = &seqs[b];
             uint32_t first = columns[c].completion ? q->comp0 : 0;
-            uint32_t last = columns[c].completion ? q->len : vkm_seq_rows(vkm_seq_own(q));
+            uint32_t last = columns[c].completion ? q->len : at[b].rows;
             for (uint32_t i = first; i < last; i++) w->host[n++] = columns[c].value(q, b, at[b], i);
         }
         *(columns[c].completion ? &w->n_comp : &w->n_rows) = n;

@@ -44,7 +44,8 @@ void vkm_op_attn_fwd(vkm_stream *s, const vkm_args_attn_fwd *a) {
     b.l = vkm_need(a->l, rows * a->n_heads, "attn_fwd", "l");
     double pairs = 0.5 * a->n_seq * a->n_heads * (double)a->max_len * a->max_len;
     vkm_stream_launch(s, &vkm_kernels[VKM_K_attn_fwd], &b,
-                      attn_launch(s, a->max_len, a->n_heads, a->n_seq, a->head_dim, 2, ATTN_MAX_D,
+                      attn_launch(s, a->max_len + (a->has_prefix ? ATTN_BLOCK - 1 : 0), a->n_heads,
+                                  a->n_seq, a->head_dim, 2, ATTN_MAX_D,
                                   pairs * (6.0 * a->head_dim + 60)));
 }
 

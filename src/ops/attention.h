@@ -25,7 +25,9 @@ extern int vkm_lanes_limit;
 typedef const real (*attn_rows)[ATTN_MAX_D];
 
 /* Entry i of `seqs`: first row and length. Before its rows may come the first `prefix` rows of
- * another sequence, from row prefix0 on: keys of this one, but no queries. */
+ * another sequence, from row prefix0 on: keys of this one, but no queries. Behind its rows are pads
+ * up to the end of the panel; with prefixes sequences lie close together, and pads are the rows
+ * from n_rows on. */
 typedef struct attn_seq {
     uint64_t row0, prefix0;
     uint32_t len, prefix;
@@ -61,6 +63,11 @@ static inline uint32_t attn_min(uint32_t a, uint32_t b) {
     return a < b ? a : b;
 }
 
+/* Zeros in columns from .. to - 1 of a row of an operand. */
+static inline void attn_pad(bf16 *y, uint64_t row, uint32_t from, uint32_t to, uint32_t kp) {
+    for (uint32_t c = from; c < to; c++) y[vkm_op_index(row, c, kp)] = 0;
+}
+
 #ifndef VKM_TWIN64
 /* Grid and constants of a kernel over (rows of a sequence, heads, sequences). A CPU driver's loads
  * cost more than its arithmetic, so up to cpu_rows rows a lane share them while the unrolled code
@@ -79,7 +86,7 @@ static inline vkm_launch attn_launch(vkm_stream *s, uint32_t max_len, uint32_t h
     for (uint32_t n = 2; gpu && slice > 32 && n <= head_dim / 2; n++)
         if (head_dim % (2 * n) == 0) slice = head_dim / n;
     uint32_t spread = head_dim <= spread_dim && vkm_dev_lane_loads(vkm_stream_dev(s));
-    uint64_t rows = vkm_round_up(max_len, ATTN_BLOCK); /* with the pad of the last panel */
+    uint64_t rows = vkm_round_up(max_len, ATTN_BLOCK); /* with pads */
     return (vkm_launch){{vkm_div_up(rows, local * lane_rows), heads * (head_dim / slice), n_seq},
                         {local, head_dim, slice, lane_rows, step, spread},
                         work};

@@ -128,24 +128,24 @@ LANES_TARGET static void LANES_FN(dkv_lanes)(const vkm_args_attn_bwd_dkv *a, att
         LANES_FN(head_done)(&dv, 1, n_dims);
     }
 
-    const uint32_t kp = vkm_op_kp(a->n_kv * n_dims);
-    const uint32_t pad_end = kvh + 1 == a->n_kv ? kp : (kvh + 1) * n_dims;
+    const uint32_t kp = vkm_op_kp(a->n_kv * n_dims), c_end = (kvh + 1) * n_dims;
+    const uint32_t pad_end = kvh + 1 == a->n_kv ? kp : c_end;
     bf16 *out = ref_bf16(a->dv);
-    const uint32_t live = first < seq.len ? attn_min(seq.len - first, LANES) : 0;
-    LANES_FN(words_store)(out, seq.row0 + first, kvh * n_dims, dv.group, n_dims, live, kp);
-    for (uint32_t i = 0; i < LANES; i++) {
-        const uint64_t row = seq.row0 + first + i;
-        for (uint32_t c = (kvh + 1) * n_dims; c < pad_end; c++) out[vkm_op_index(row, c, kp)] = 0;
-        if (i >= live) continue;
-        real *to = ref_f32(a->dk) + (row * a->n_kv + kvh) * n_dims;
+    const uint32_t live = attn_min(seq.len - first, LANES);
+    const uint64_t row0 = seq.row0 + first, row_end = row0 + live;
+    LANES_FN(words_store)(out, row0, kvh * n_dims, dv.group, n_dims, live, kp);
+    for (uint32_t i = 0; i < live; i++) {
+        attn_pad(out, row0 + i, c_end, pad_end, kp);
+        real *to = ref_f32(a->dk) + ((row0 + i) * a->n_kv + kvh) * n_dims;
         for (uint32_t d = 0; d < n_dims; d++) to[d] = canon(dk.group[d][i]);
     }
+    for (uint64_t row = row_end; first + live == seq.len && row % ATTN_BLOCK; row++)
+        attn_pad(out, row, kvh * n_dims, pad_end, kp);
 }
 
 LANES_TARGET static void LANES_FN(dkv_block)(const vkm_args_attn_bwd_dkv *a, attn_seq seq,
                                              uint32_t kvh, uint32_t first) {
-    for (uint32_t i = 0; i < ATTN_BLOCK && first + i < vkm_round_up(seq.len, ATTN_BLOCK);
-         i += LANES)
+    for (uint32_t i = 0; i < ATTN_BLOCK && first + i < seq.len; i += LANES)
         LANES_FN(dkv_lanes)(a, seq, kvh, first + i);
 }
 #undef vec

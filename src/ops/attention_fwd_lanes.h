@@ -37,8 +37,8 @@ LANES_TARGET static inline void LANES_FN(weights)(vec *s, const vec *m, vec *l, 
     for (uint32_t u = 0; u < ATTN_STEP; u++) *l += s[u];
 }
 
-/* Queries first .. first + LANES - 1 of a sequence's own rows, one head; rows up to the end of the
- * panel. Keys are counted from the prefix's begin. */
+/* Queries first .. first + LANES - 1 of a sequence's own rows, one head, and the pads behind the
+ * last of them. Keys are counted from the prefix's begin. */
 LANES_TARGET static void LANES_FN(fwd_lanes)(const vkm_args_attn_fwd *a, attn_seq seq, uint32_t h,
                                              uint32_t first) {
     const uint32_t n_dims = a->head_dim, kvh = h / (a->n_heads / a->n_kv);
@@ -84,26 +84,27 @@ LANES_TARGET static void LANES_FN(fwd_lanes)(const vkm_args_attn_fwd *a, attn_se
         }
     }
 
-    const uint32_t kp = vkm_op_kp(a->n_heads * n_dims);
-    const uint32_t pad_end = h + 1 == a->n_heads ? kp : (h + 1) * n_dims;
-    const uint32_t live = first < seq.len ? attn_min(seq.len - first, LANES) : 0;
+    const uint32_t kp = vkm_op_kp(a->n_heads * n_dims), c_end = (h + 1) * n_dims;
+    const uint32_t pad_end = h + 1 == a->n_heads ? kp : c_end;
+    const uint32_t live = attn_min(seq.len - first, LANES);
+    const uint64_t row0 = seq.row0 + first, row_end = row0 + live;
+    const int pads = first + live == seq.len && (!a->has_prefix || row_end == a->n_rows);
     bf16 *o = ref_bf16(a->o);
     for (uint32_t d = 0; d < n_dims; d++)
         for (uint32_t i = 0; i < LANES; i++) total[d][i] = vkm_div(total[d][i], l[i]);
-    LANES_FN(words_store)(o, seq.row0 + first, h * n_dims, total, n_dims, live, kp);
-    for (uint32_t i = 0; i < LANES; i++) {
-        const uint64_t row = seq.row0 + first + i;
-        for (uint32_t c = (h + 1) * n_dims; c < pad_end; c++) o[vkm_op_index(row, c, kp)] = 0;
-        if (i >= live) continue;
-        ref_f32(a->m)[row * a->n_heads + h] = m[i];
-        ref_f32(a->l)[row * a->n_heads + h] = canon(l[i]);
+    LANES_FN(words_store)(o, row0, h * n_dims, total, n_dims, live, kp);
+    for (uint32_t i = 0; i < live; i++) {
+        attn_pad(o, row0 + i, c_end, pad_end, kp);
+        ref_f32(a->m)[(row0 + i) * a->n_heads + h] = m[i];
+        ref_f32(a->l)[(row0 + i) * a->n_heads + h] = canon(l[i]);
     }
+    for (uint64_t row = row_end; pads && row % ATTN_BLOCK; row++)
+        attn_pad(o, row, h * n_dims, pad_end, kp);
 }
 
 LANES_TARGET static void LANES_FN(fwd_block)(const vkm_args_attn_fwd *a, attn_seq seq, uint32_t h,
                                              uint32_t first) {
-    for (uint32_t i = 0; i < ATTN_BLOCK && first + i < vkm_round_up(seq.len, ATTN_BLOCK);
-         i += LANES)
+    for (uint32_t i = 0; i < ATTN_BLOCK && first + i < seq.len; i += LANES)
         LANES_FN(fwd_lanes)(a, seq, h, first + i);
 }
 

@@ -38,25 +38,24 @@ LANES_TARGET static inline void LANES_FN(lanes_load)(vec *x, const bf16 *const *
         for (uint32_t d = done; d < n; d++) x[d][i] = ldb(rows[i][d]);
 }
 
-/* Columns k .. k + n - 1, k and n even, of LANES rows of an operand, rows from one panel, become x
- * rounded; those of rows from `live` on 0. */
+/* Columns k .. k + n - 1, k and n even, of rows row .. row + live - 1 of an operand, live <= LANES,
+ * become x rounded. */
 LANES_TARGET static inline void LANES_FN(words_store)(bf16 *y, uint64_t row, uint32_t k,
                                                       const vec *x, uint32_t n, uint32_t live,
                                                       uint32_t kp) {
+    const uint32_t room = ATTN_BLOCK - (uint32_t)(row % ATTN_BLOCK); /* in the first row's panel */
+    const uint32_t here = live < room ? live : room;
     for (uint32_t d = 0; d < n; d += 2) {
         const real *even = (const real *)&x[d], *odd = even + LANES;
-        bf16 *to = y + vkm_op_index(row, k + d, kp);
-#ifdef VKM_TWIN64
-        for (uint32_t i = 0; i < LANES; i++) {
-            to[2 * i] = i < live ? stb(even[i]) : 0;
-            to[2 * i + 1] = i < live ? stb(odd[i]) : 0;
+        bf16x2 words[LANES], *to = (bf16x2 *)(void *)(y + vkm_op_index(row, k + d, kp));
+        bf16x2 *next = (bf16x2 *)(void *)(y + vkm_op_index(row + here, k + d, kp));
+        for (uint32_t i = 0; i < LANES; i++) words[i] = stb2(even[i], odd[i]);
+        if (here == LANES) {
+            memcpy(to, words, sizeof words);
+            continue;
         }
-#else
-        uint32_t words[LANES];
-        for (uint32_t i = 0; i < LANES; i++) words[i] = vkm_bf16_pair(even[i], odd[i]);
-        for (uint32_t i = live; i < LANES; i++) words[i] = 0;
-        memcpy(to, words, sizeof words);
-#endif
+        for (uint32_t i = 0; i < here; i++) to[i] = words[i];
+        for (uint32_t i = here; i < live; i++) next[i - here] = words[i];
     }
 }
 

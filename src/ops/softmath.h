@@ -2,9 +2,9 @@
  *
  * Only float mul and add (never fused: GLSL locals are `precise`, C is built with
  * -ffp-contract=off) and integer operations. NaN, Inf and zero are told by their bits; a denormal
- * argument counts as zero, a result below 2^-126 is +0 and zero is always +0. No intermediate is
- * denormal, so it does not matter what a driver does with those. Special values select at the end
- * instead of branching, so C loops over these functions vectorise.
+ * argument counts as zero, a result below 2^-126 is +0 and zero is always +0. No intermediate
+ * that matters is denormal, so it is the same whatever a driver does with those. Special values
+ * select at the end instead of branching, so C loops over these functions vectorise.
  *
  *   vkm_div, vkm_sqrt   correctly rounded (to nearest even)
  *   vkm_exp   0.99 ulp      vkm_log      0.79      vkm_rsqrt     1.24

@@ -24,6 +24,12 @@ static inline real ldb(bf16 x) {
 static inline bf16 stb(real x) {
     return x;
 }
+typedef struct bf16x2 {
+    double lo, hi;
+} bf16x2;
+static inline bf16x2 stb2(real lo, real hi) {
+    return (bf16x2){lo, hi};
+}
 static inline real canon(real x) {
     return x;
 }
@@ -86,6 +92,10 @@ static inline real ldb(bf16 x) {
 static inline bf16 stb(real x) {
     return (bf16)vkm_bf16z(x);
 } /* rounds: contract 2 */
+typedef uint32_t bf16x2; /* two neighbours in an operand's row */
+static inline bf16x2 stb2(real lo, real hi) {
+    return vkm_bf16_pair(lo, hi);
+}
 static inline real canon(real x) {
     return vkm_canon(x);
 } /* every float store */

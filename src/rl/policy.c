@@ -18,7 +18,7 @@ static vkm_work_limits work_limits(const vkm_policy_limits *m) {
     uint32_t longest = vkm_seq_rows(m->max_prompt + m->max_new);
     uint32_t rows = larger(larger(m->micro_rows, longest), m->rollouts);
     return (vkm_work_limits){
-        .rows = rows, .seqs = larger(rows / 16, m->rollouts), .trains = m->trains};
+        .rows = rows, .seqs = larger(rows / 16, m->rollouts) + 1, .trains = m->trains};
 }
 
 vkm_status vkm_policy_new(vkm_dev *dev, const char *model_folder, const vkm_policy_limits *max,
@@ -80,8 +80,7 @@ static uint32_t n_completion(const vkm_example *x) {
 
 /* Whether x's rows of the prompt may be y's too. */
 static int same_prompt(const vkm_example *x, const vkm_example *y) {
-    return x->seq.comp0 == y->seq.comp0 && n_completion(x) && n_completion(y) &&
-           !memcmp(x->f, y->f, sizeof x->f) &&
+    return x->seq.comp0 == y->seq.comp0 && !memcmp(x->f, y->f, sizeof x->f) &&
            !memcmp(x->seq.tokens, y->seq.tokens, x->seq.comp0 * sizeof *x->seq.tokens);
 }
 
@@ -92,25 +91,28 @@ static uint32_t run_length(const vkm_example *x, uint32_t i, uint32_t n) {
     return k;
 }
 
+/* Tokens of x that may be a prefix: the prompt but for its last token, which predicts. */
+static uint32_t prefix_of(const vkm_example *x) {
+    return x->seq.comp0 - 1;
+}
+
 /* How many examples from `first` make one micro-batch: as many as the row limit takes, at least
- * one. shares: a prompt of several of them in a row has its rows once. */
+ * one. reads: prompts are prefixes, held once where several in a row are the same. */
 static uint32_t micro_batch(const vkm_policy *p, const vkm_example *x, uint32_t first, uint32_t n,
-                            int shares) {
+                            int reads) {
     uint32_t rows = 0, seqs = 0;
     VKM_BUG_ON(vkm_seq_rows(x[first].seq.len) > p->work->max.rows,
                "a sequence of %u tokens in a workspace of %u rows", x[first].seq.len,
                p->work->max.rows);
     for (uint32_t i = first, k; i < n; i += k) {
-        k = shares ? run_length(x, i, n) : 1;
-        if (k > 1) {
-            rows += vkm_seq_rows(x[i].seq.comp0);
-            seqs++;
-        }
+        k = reads ? run_length(x, i, n) : 1;
+        uint32_t prefix = reads ? prefix_of(&x[i]) : 0;
+        rows += prefix;
+        seqs += prefix > 0;
         for (uint32_t j = i; j < i + k; j++) {
-            rows += vkm_seq_rows(k > 1 ? n_completion(&x[j]) : x[j].seq.len);
+            rows += reads ? x[j].seq.len - prefix : vkm_seq_rows(x[j].seq.len);
             seqs++;
-            if (rows > p->work->max.rows || seqs > p->work->max.seqs)
-                return j > first ? j - first : 1; /* alone it shares nothing, and fits */
+            if (rows > p->work->max.rows || seqs > p->work->max.seqs) return j - first;
         }
     }
     return n - first;
@@ -128,42 +130,43 @@ static vkm_status upload_table(vkm_policy *p, vkm_tensor t, const vkm_example *x
     return st;
 }
 
-/* The examples as sequences, with prompts that several share as sequences of their own before them.
- * Place i of `at` (n): example i's sequence; seqs and f (.., e) have room for 2 n. */
-static uint32_t lay_out(const vkm_example *x, uint32_t n, int shares, vkm_seq *seqs, float *f,
-                        uint32_t e, uint32_t *at) {
-    uint32_t n_seq = 0;
-    for (uint32_t i = 0, k; i < n; i += k) {
-        k = shares ? run_length(x, i, n) : 1;
-        uint32_t prefix = 0;
-        if (k > 1) {
-            memcpy(f + (uint64_t)n_seq * e, x[i].f, e * sizeof *f);
-            seqs[n_seq++] = (vkm_seq){x[i].seq.tokens, x[i].seq.comp0, x[i].seq.comp0, 0};
-            prefix = n_seq;
-        }
-        for (uint32_t j = i; j < i + k; j++) {
-            memcpy(f + (uint64_t)n_seq * e, x[j].f, e * sizeof *f);
-            seqs[n_seq] = x[j].seq;
-            seqs[n_seq].prefix = prefix;
-            at[j] = n_seq++;
-        }
-    }
-    return n_seq;
+/* A batch as the workspace takes it: sequences (n_seq), those of the examples first, and the f of
+ * each (n_seq, e). */
+typedef struct layout {
+    vkm_seq *seqs;
+    float *f;
+    uint32_t n_seq, e;
+} layout;
+
+static void add_seq(layout *l, vkm_seq q, const float *f) {
+    memcpy(l->f + (uint64_t)l->n_seq * l->e, f, l->e * sizeof *f);
+    l->seqs[l->n_seq++] = q;
 }
 
-/* at (n): NULL where prompts are not shared, else the places of the examples. */
-static vkm_status set_batch(vkm_policy *p, const vkm_example *x, uint32_t n, uint32_t *at,
+/* Moves the examples' prompts into sequences of their own, one for each run of the same. */
+static void split_prompts(layout *l, const vkm_example *x, uint32_t n) {
+    for (uint32_t i = 0, k; i < n; i += k) {
+        uint32_t prefix = prefix_of(&x[i]);
+        k = run_length(x, i, n);
+        if (!prefix) continue;
+        add_seq(l, (vkm_seq){x[i].seq.tokens, prefix, prefix, 0}, x[i].f);
+        for (uint32_t j = i; j < i + k; j++) l->seqs[j].prefix = l->n_seq;
+    }
+}
+
+/* Example i becomes sequence i. reads: as for micro_batch; forward only. */
+static vkm_status set_batch(vkm_policy *p, const vkm_example *x, uint32_t n, int reads,
                             vkm_err *err) {
-    uint32_t e = p->adapter ? p->adapter->n_experts : 0;
-    vkm_seq *seqs = vkm_calloc(2ull * n, sizeof *seqs, "a batch", err);
-    float *f = vkm_calloc(2ull * n * VKM_MAX_EXPERTS, sizeof *f, "a batch", err);
-    uint32_t *own = vkm_calloc(n, sizeof *own, "a batch", err);
-    if (!seqs || !f || !own) goto done;
-    uint32_t n_seq = lay_out(x, n, at != NULL, seqs, f, e, at ? at : own);
-    if (!vkm_work_set_batch(p->work, seqs, n_seq, err) && e)
-        (void)!vkm_write(p->dev, vkm_view(p->work->f, 0, (uint64_t)n_seq * e), f, err);
+    layout l = {.e = p->adapter ? p->adapter->n_experts : 0};
+    l.seqs = vkm_calloc(2ull * n, sizeof *l.seqs, "a batch", err);
+    l.f = vkm_calloc(2ull * n * VKM_MAX_EXPERTS, sizeof *l.f, "a batch", err);
+    if (!l.seqs || !l.f) goto done;
+    for (uint32_t i = 0; i < n; i++) add_seq(&l, x[i].seq, x[i].f);
+    if (reads) split_prompts(&l, x, n);
+    if (!vkm_work_set_batch(p->work, l.seqs, l.n_seq, err) && l.e)
+        (void)!vkm_write(p->dev, vkm_view(p->work->f, 0, (uint64_t)l.n_seq * l.e), l.f, err);
 done:
-    free(own), free(f), free(seqs);
+    free(l.f), free(l.seqs);
     return err->status;
 }
 
@@ -202,14 +205,11 @@ static vkm_status download_rows(vkm_policy *p, vkm_example *x, uint32_t n, vkm_e
     return download_tokens(p, p->work->entropy, x, n, offsetof(vkm_example, entropy), err);
 }
 
-/* at: as for set_batch. */
-static vkm_status read_pooled(vkm_policy *p, vkm_example *x, uint32_t n, const uint32_t *at,
-                              vkm_err *err) {
+static vkm_status read_pooled(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err *err) {
     if (!x->pooled) return VKM_OK;
     uint64_t width = (uint64_t)p->adapter->n_modules * p->adapter->rank;
     for (uint32_t i = 0; i < n; i++) {
-        uint64_t from = (at ? at[i] : i) * width;
-        if (vkm_read(p->dev, vkm_view(p->work->pooled, from, width), x[i].pooled, err))
+        if (vkm_read(p->dev, vkm_view(p->work->pooled, i * width, width), x[i].pooled, err))
             return err->status;
     }
     return VKM_OK;
@@ -223,26 +223,23 @@ static int is_bare(const vkm_example *x, uint32_t n) {
     return bare;
 }
 
-static vkm_status read_micro_batch(vkm_policy *p, vkm_example *x, uint32_t n, uint32_t *at,
-                                   vkm_err *err) {
-    if (set_batch(p, x, n, at, err)) return err->status;
+static vkm_status read_micro_batch(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err *err) {
+    if (set_batch(p, x, n, 1, err)) return err->status;
     vkm_pass pass = {.s = p->s,
                      .w = p->work,
                      .adapter = is_bare(x, n) ? NULL : p->adapter,
                      .pool = x->pooled != NULL};
     vkm_tensor hidden = vkm_forward(&pass);
     if (x->logp || x->entropy) vkm_head_forward(&pass, hidden);
-    if (vkm_stream_flush(p->s, err) || read_pooled(p, x, n, at, err)) return err->status;
+    if (vkm_stream_flush(p->s, err) || read_pooled(p, x, n, err)) return err->status;
     return x->logp || x->entropy ? download_rows(p, x, n, err) : VKM_OK;
 }
 
 vkm_status vkm_policy_read(vkm_policy *p, vkm_example *x, uint32_t n, vkm_err *err) {
-    uint32_t *at = vkm_calloc(n, sizeof *at, "a batch", err);
-    for (uint32_t first = 0, count; at && first < n && !err->status; first += count) {
+    for (uint32_t first = 0, count; first < n && !err->status; first += count) {
         count = micro_batch(p, x, first, n, 1);
-        (void)!read_micro_batch(p, x + first, count, at, err);
+        (void)!read_micro_batch(p, x + first, count, err);
     }
-    free(at);
     return err->status;
 }
 
@@ -250,7 +247,7 @@ vkm_status vkm_policy_logits(vkm_policy *p, const vkm_example *x, vkm_logits_sin
                              vkm_err *err) {
     uint32_t v = p->model->dims.V, most = p->work->max.logit_rows;
     float *host = vkm_calloc((uint64_t)most * v, sizeof *host, "logits", err);
-    if (!host || set_batch(p, x, 1, NULL, err)) goto done;
+    if (!host || set_batch(p, x, 1, 0, err)) goto done;
     vkm_pass pass = {.s = p->s, .w = p->work, .adapter = p->adapter};
     vkm_head_begin(&pass, vkm_forward(&pass));
     for (uint32_t row = 0; row < p->work->n_comp && !err->status; row += most) {
@@ -281,13 +278,13 @@ vkm_status vkm_policy_rank_gradients(vkm_policy *p, vkm_example *x, uint32_t n, 
     for (uint32_t first = 0, count; first < n; first += count) {
         vkm_example *b = x + first;
         count = micro_batch(p, x, first, n, 0);
-        if (set_batch(p, b, count, NULL, err) || upload_mean_nll(p, b, count, err) ||
+        if (set_batch(p, b, count, 0, err) || upload_mean_nll(p, b, count, err) ||
             upload_table(p, p->work->xs, b, count, offsetof(vkm_example, f), p->adapter->n_experts,
                          err))
             return err->status;
         vkm_pass pass = {.s = p->s, .w = p->work, .adapter = p->adapter, .rank_grads = 1};
         vkm_backward(&pass, vkm_forward(&pass));
-        if (vkm_stream_flush(p->s, err) || read_pooled(p, b, count, NULL, err)) return err->status;
+        if (vkm_stream_flush(p->s, err) || read_pooled(p, b, count, err)) return err->status;
         if ((b->logp || b->entropy) && download_rows(p, b, count, err)) return err->status;
     }
     return VKM_OK;
@@ -366,7 +363,7 @@ static vkm_status train_micro_batch(vkm_policy *p, vkm_example *x, uint32_t n,
                                     const vkm_loss_options *o, vkm_err *err) {
     vkm_work *w = p->work;
     uint32_t e = p->adapter->n_experts;
-    if (set_batch(p, x, n, NULL, err) ||
+    if (set_batch(p, x, n, 0, err) ||
         upload_table(p, w->g, x, n, offsetof(vkm_example, g), e, err) ||
         upload_table(p, w->xs, x, n, offsetof(vkm_example, xs), e, err) ||
         upload_table(p, p->adv, x, n, offsetof(vkm_example, advantage), 1, err) ||

@@ -10,20 +10,21 @@ static const uint32_t lengths[][4] = {
     {1}, {2, 63, 64, 65}, {127, 1, 2}, {255, 256, 257}, {513, 300},
 };
 
-/* Sequences one after another at multiples of 16, a whole panel between them. */
+/* Sequences one after another: close together, or at multiples of 16, a whole panel between them.
+ */
 typedef struct layout {
     uint32_t n_seq, max_len, n_rows;
     vkm_tensor seqs;
 } layout;
 
-static layout lay_out(vkm_verify *v, const uint32_t *len) {
+static layout lay_out(vkm_verify *v, const uint32_t *len, int close) {
     layout x = {0};
     uint32_t seqs[4][4] = {{0}};
     for (; x.n_seq < 4 && len[x.n_seq]; x.n_seq++) {
         uint32_t n = len[x.n_seq];
         seqs[x.n_seq][0] = x.n_rows;
         seqs[x.n_seq][1] = n;
-        x.n_rows += (uint32_t)vkm_round_up(n, 16) + 16;
+        x.n_rows += close ? n : (uint32_t)vkm_round_up(n, 16) + 16;
         if (n > x.max_len) x.max_len = n;
     }
     x.seqs = vkm_v_u32_data(v, seqs[0], 4ull * x.n_seq);
@@ -41,12 +42,13 @@ static float scale_of(uint32_t head_dim, size_t i) {
              length_i++)                                                                           \
             for (const uint32_t *shape = shapes[shape_i], *x = lengths[length_i]; x; x = NULL)
 
-/* Whole sequences, and the later ones behind the first, or part of it. */
+/* Whole sequences; and, close together, the later ones behind the first or part of it. */
 VKM_CASES(attn_fwd) {
     FOR_ATTENTION(shape, len)
     for (uint32_t has_prefix = 0; has_prefix < 2; has_prefix++) {
-        layout x = lay_out(v, len);
-        vkm_args_attn_fwd a = {.n_seq = x.n_seq, .max_len = x.max_len, .n_heads = shape[0]};
+        layout x = lay_out(v, len, (int)has_prefix);
+        vkm_args_attn_fwd a = {
+            .n_rows = x.n_rows, .n_seq = x.n_seq, .max_len = x.max_len, .n_heads = shape[0]};
         uint32_t prefix[4][2] = {{0}};
         for (uint32_t i = 1; i < x.n_seq; i++) prefix[i][1] = i % 2 ? len[0] : len[0] / 2;
         a.n_kv = shape[1];
@@ -142,7 +144,7 @@ static vkm_tensor sums_of(vkm_verify *v, uint64_t n) {
 
 VKM_CASES(attn_bwd_dq) {
     FOR_ATTENTION(shape, len) {
-        layout x = lay_out(v, len);
+        layout x = lay_out(v, len, 0);
         vkm_args_attn_bwd_dq a = {.n_seq = x.n_seq, .max_len = x.max_len, .n_heads = shape[0]};
         a.n_kv = shape[1];
         a.head_dim = shape[2];
@@ -165,7 +167,7 @@ VKM_CASES(attn_bwd_dq) {
 
 VKM_CASES(attn_bwd_dkv) {
     FOR_ATTENTION(shape, len) {
-        layout x = lay_out(v, len);
+        layout x = lay_out(v, len, 0);
         vkm_args_attn_bwd_dkv a = {.n_seq = x.n_seq, .max_len = x.max_len, .n_heads = shape[0]};
         a.n_kv = shape[1];
         a.head_dim = shape[2];
