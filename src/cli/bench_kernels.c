@@ -447,7 +447,11 @@ static const vkm_bench_row rows[] = {
     {"swiglu_fwd", "1024 rows of 3072", run_swiglu, {1024, 1, 3072}},
     {"lse_block", "32 rows of 151936 logits", run_lse_block, {32, 151936}},
     {"sample", "32 rows of 151936 logits", run_sample, {32, 151936}},
-    {"attn_decode", "16 rows, 512 keys, 16 over 8, 128", run_attn_decode, {512, 16, 8, 128, 16}},
+    {"attn_decode/128",
+     "16 rows, 512 keys, 16 over 8, 128",
+     run_attn_decode,
+     {512, 16, 8, 128, 16}},
+    {"attn_decode/tiny", "64 rows, 96 keys, 4 over 2, 32", run_attn_decode, {96, 4, 2, 32, 64}},
 };
 
 const vkm_bench_group vkm_bench_kernels = {rows, VKM_COUNTOF(rows)};

@@ -43,6 +43,12 @@ REPLY = struct.Struct("<iiddd")
 
 libc = ctypes.CDLL(None, use_errno=True)
 locked = ctypes.PyDLL(None, use_errno=True)  # the same library, called with the interpreter lock
+# Looked up here once, not by every child.
+prctl, mount, capset, syscall = libc.prctl, libc.mount, libc.capset, locked.syscall
+before_fork, after_fork_child, after_fork_parent = (
+    getattr(ctypes.pythonapi, "PyOS_" + name) for name in ("BeforeFork", "AfterFork_Child", "AfterFork_Parent")
+)
+SIGCHLD, SIGKILL = int(signal.SIGCHLD), int(signal.SIGKILL)
 NEWNS, NEWIPC, NEWPID = 0x20000, 0x08000000, 0x20000000
 
 
@@ -54,13 +60,12 @@ def check(rc, what):
 
 def fork(boxed, nr_clone):
     """fork(2) into new namespaces: os.fork() cannot, and unshare(2) has no way back."""
-    api = ctypes.pythonapi
-    api.PyOS_BeforeFork()
-    pid = locked.syscall(nr_clone, ((NEWNS | NEWIPC | NEWPID) if boxed else 0) | signal.SIGCHLD, 0, 0, 0, 0)
+    before_fork()
+    pid = syscall(nr_clone, ((NEWNS | NEWIPC | NEWPID) if boxed else 0) | SIGCHLD, 0, 0, 0, 0)
     if pid == 0:
-        api.PyOS_AfterFork_Child()
+        after_fork_child()
         return 0
-    api.PyOS_AfterFork_Parent()
+    after_fork_parent()
     return check(pid, "clone")
 
 
@@ -104,14 +109,17 @@ def isolate(boxed, folder):
     os.setsid()
     die_with_parent()
     if boxed:
-        check(libc.mount(None, b"/", None, 0x4000 | (1 << 18), None), "mount --make-rprivate")
-        check(libc.mount(b"tmpfs", b"/tmp", b"tmpfs", 2 | 4 | 8,
+        check(mount(None, b"/", None, 0x4000 | (1 << 18), None), "mount --make-rprivate")
+        check(mount(b"tmpfs", b"/tmp", b"tmpfs", 2 | 4 | 8,
                          b"size=16m,nr_inodes=1024,mode=0777"), "mount /tmp")
     os.chdir(folder)
 
 
 def die_with_parent():
-    check(libc.prctl(1, signal.SIGKILL, 0, 0, 0), "pdeathsig")
+    check(prctl(1, SIGKILL, 0, 0, 0), "pdeathsig")
+
+
+CAPABILITIES = struct.pack("<Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
 
 
 def confine(boxed, seccomp, cpu_s, memory_mib):
@@ -127,12 +135,9 @@ def confine(boxed, seccomp, cpu_s, memory_mib):
     ):
         resource.setrlimit(limit, (value, value))
     if boxed:
-        header = struct.pack("<Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
-        check(libc.capset(header, bytes(24)), "capset")
-    check(libc.prctl(38, 1, 0, 0, 0), "no_new_privs")
-    code = ctypes.create_string_buffer(seccomp, len(seccomp))
-    prog = struct.pack("@HP", len(seccomp) // 8, ctypes.addressof(code))
-    check(libc.prctl(22, 2, prog, 0, 0), "seccomp")  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+        check(capset(CAPABILITIES, bytes(24)), "capset")
+    check(prctl(38, 1, 0, 0, 0), "no_new_privs")
+    check(prctl(22, 2, seccomp, 0, 0), "seccomp")  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
 
 
 def take(fds):
@@ -491,8 +496,11 @@ def child(request, fds, folder, boxed, seccomp):
 
 def start():
     boxed = sys.argv[1] == "1"
+    code = bytes.fromhex(sys.argv[3])
+    kept = ctypes.create_string_buffer(code, len(code))
+    program = struct.pack("@HP", len(code) // 8, ctypes.addressof(kept))
     request, fds, folder = serve(boxed, int(sys.argv[2]))
-    return child(request, fds, folder, boxed, bytes.fromhex(sys.argv[3]))
+    return child(request, fds, folder, boxed, program)
 
 
 work, fields = start()

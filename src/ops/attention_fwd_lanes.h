@@ -108,6 +108,13 @@ LANES_TARGET static void LANES_FN(fwd_block)(const vkm_args_attn_fwd *a, attn_se
         LANES_FN(fwd_lanes)(a, seq, h, first + i);
 }
 
+/* to[i] = x[i] for those of LANES numbers that are among the n, the first being number `first`. */
+LANES_TARGET static inline void LANES_FN(some_store)(real *to, const real *x, uint32_t n,
+                                                     uint32_t first) {
+    if (first + LANES <= n) memcpy(to, x, LANES * sizeof *x);
+    for (uint32_t i = 0; first + LANES > n && first + i < n; i++) to[i] = x[i];
+}
+
 /* Up to ATTN_HEADS query heads of one kv head, one row: scores with the lanes along keys, then the
  * weighted sum with the loop along dimensions. Missing heads repeat the last one. */
 LANES_TARGET static void LANES_FN(decode_heads)(const vkm_args_attn_decode *a, decode_keys keys,
@@ -121,7 +128,7 @@ LANES_TARGET static void LANES_FN(decode_heads)(const vkm_args_attn_decode *a, d
     real acc[ATTN_HEADS][ATTN_MAX_D], total[ATTN_HEADS][ATTN_MAX_D];
     real m[ATTN_HEADS], l[ATTN_HEADS], lc[ATTN_HEADS];
     real *scores[ATTN_HEADS];
-    vec k[SIDE][ATTN_MAX_D];
+    vec k[SIDE][ATTN_MAX_D], most[ATTN_HEADS];
 
     for (uint32_t g = 0; g < ATTN_HEADS; g++) {
         const uint64_t head = row * a->n_heads + h0 + attn_min(g, n_heads - 1);
@@ -131,6 +138,7 @@ LANES_TARGET static void LANES_FN(decode_heads)(const vkm_args_attn_decode *a, d
         }
         scores[g] = ref_f32(a->scratch) + head * a->max_keys;
         m[g] = -(real)INFINITY;
+        most[g] = (vec){0} - (real)INFINITY;
         l[g] = lc[g] = 0;
     }
 
@@ -151,24 +159,29 @@ LANES_TARGET static void LANES_FN(decode_heads)(const vkm_args_attn_decode *a, d
             t2 = LANES_MADD(t2, k[1][d], q[2][d]);
             t3 = LANES_MADD(t3, k[1][d], q[3][d]);
         }
-        const vec s[ATTN_HEADS][SIDE] = {{s0, t0}, {s1, t1}, {s2, t2}, {s3, t3}};
-        for (uint32_t g = 0; g < n_heads; g++) {
-            const real *x = (const real *)s[g];
-            real scaled[SIDE * LANES];
-            for (uint32_t i = 0; i < SIDE * LANES; i++) scaled[i] = canon(x[i] * (real)a->scale);
-            memcpy(scores[g] + j, scaled, attn_min(keys.n - j, SIDE * LANES) * sizeof *scaled);
-        }
+        vec s[ATTN_HEADS][SIDE] = {{s0, t0}, {s1, t1}, {s2, t2}, {s3, t3}};
+        for (uint32_t g = 0; g < n_heads; g++)
+            for (uint32_t b = 0; b < SIDE; b++) { /* a key that is repeated changes no maximum */
+                real *x = (real *)&s[g][b];
+                for (uint32_t i = 0; i < LANES; i++) x[i] = canon(x[i] * (real)a->scale);
+                LANES_FN(raise)(&most[g], &s[g][b]);
+                LANES_FN(some_store)(scores[g] + j + b * LANES, x, keys.n, j + b * LANES);
+            }
     }
     for (uint32_t g = 0; g < n_heads; g++) {
-        real *x = scores[g];
-        for (uint32_t j = 0; j < keys.n; j++) m[g] = x[j] > m[g] ? x[j] : m[g];
-        for (uint32_t j = 0; j < keys.n; j++) x[j] = ldb(stb(vkm_exp(x[j] - m[g])));
+        for (uint32_t i = 0; i < LANES; i++) m[g] = most[g][i] > m[g] ? most[g][i] : m[g];
+        for (uint32_t j = 0; j < keys.n; j += LANES) {
+            real x[LANES] = {0};
+            memcpy(x, scores[g] + j, attn_min(keys.n - j, LANES) * sizeof *x);
+            for (uint32_t i = 0; i < LANES; i++) x[i] = vkm_exp_weight(x[i] - m[g]);
+            LANES_FN(some_store)(scores[g] + j, x, keys.n, j);
+        }
     }
 
     for (uint32_t j = 0; j < keys.n; j += ATTN_STEP) {
         for (uint32_t u = 0; u < ATTN_STEP; u++) {
-            const bf16 *v = decode_row(&keys, keys.v, attn_min(j + u, keys.n - 1));
-            for (uint32_t d = 0; d < n_dims; d++) y[u][d] = ldb(v[d]);
+            LANES_FN(row_load)
+            (y[u], decode_row(&keys, keys.v, attn_min(j + u, keys.n - 1)), n_dims);
         }
         for (uint32_t g = 0; g < n_heads; g++) {
             real p[ATTN_STEP];

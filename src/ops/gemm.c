@@ -99,28 +99,42 @@ typedef struct tile {
     uint32_t i0, rows, j0, cols;
 } tile;
 
-/* Tile t of an (m, n) output cut into tiles of TILE_ROWS x width. */
-static tile tile_at(uint64_t t, uint32_t m, uint32_t n, uint32_t width) {
-    uint32_t across = vkm_div_up(n, width);
-    tile x = {.i0 = (uint32_t)(t / across) * TILE_ROWS, .j0 = (uint32_t)(t % across) * width};
-    x.rows = m - x.i0 < TILE_ROWS ? m - x.i0 : TILE_ROWS;
-    x.cols = n - x.j0 < width ? n - x.j0 : width;
+/* How an (m, n) output is cut into tiles. */
+typedef struct cut {
+    uint32_t rows, cols;
+} cut;
+
+static uint64_t n_tiles(uint32_t m, uint32_t n, cut c) {
+    return (uint64_t)vkm_div_up(m, c.rows) * vkm_div_up(n, c.cols);
+}
+
+/* Few rows read B once; more are cut so that a chunk of A stays in the first cache. Smaller tiles
+ * when there are few, so that every part has work. */
+static cut cut_of(uint32_t m, uint32_t n, vkm_part me) {
+    cut c = {m <= TILE_ROWS ? TILE_ROWS : TILE_ROWS / 2, TILE_COLS};
+    while (n_tiles(m, n, c) < 2ull * me.n) {
+        if (c.rows > 8 && (n <= c.cols || c.cols <= 48))
+            c.rows /= 2;
+        else if (c.cols > 48)
+            c.cols -= 48;
+        else
+            break;
+    }
+    return c;
+}
+
+static tile tile_at(uint64_t t, uint32_t m, uint32_t n, cut c) {
+    uint32_t across = vkm_div_up(n, c.cols);
+    tile x = {.i0 = (uint32_t)(t / across) * c.rows, .j0 = (uint32_t)(t % across) * c.cols};
+    x.rows = m - x.i0 < c.rows ? m - x.i0 : c.rows;
+    x.cols = n - x.j0 < c.cols ? n - x.j0 : c.cols;
     return x;
 }
 
-/* Narrower tiles when there are few, so that every part has work. */
-static uint32_t tile_width(uint32_t m, uint32_t n, vkm_part me) {
-    uint32_t width = TILE_COLS;
-    while (width > 48 && (uint64_t)vkm_div_up(m, TILE_ROWS) * vkm_div_up(n, width) < 2ull * me.n)
-        width -= 48;
-    return width;
-}
-
 #define FOR_TILES(t, m, n)                                                                         \
-    FOR_PART(tiles_i,                                                                              \
-             (uint64_t)vkm_div_up((m), TILE_ROWS) * vkm_div_up((n), tile_width((m), (n), me)))     \
-    for (tile t = tile_at(tiles_i, (m), (n), tile_width((m), (n), me)), *once = &t; once;          \
-         once = NULL)
+    for (cut cut_ = cut_of((m), (n), me), *done_ = &cut_; done_; done_ = NULL)                     \
+        FOR_PART(tiles_i, n_tiles((m), (n), cut_))                                                 \
+    for (tile t = tile_at(tiles_i, (m), (n), cut_), *once = &t; once; once = NULL)
 
 typedef real sums[TILE_ROWS][TILE_COLS];
 _Static_assert(TILE_COLS % VKM_PANEL == 0, "a tile is whole panels");

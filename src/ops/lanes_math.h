@@ -59,19 +59,22 @@ LANES_TARGET static inline void LANES_FN(words_store)(bf16 *y, uint64_t row, uin
     }
 }
 
+/* y = a row of n. */
+LANES_TARGET static inline void LANES_FN(row_load)(real *restrict y, const bf16 *row, uint32_t n) {
+    uint32_t d = 0;
+#ifdef LANES_WIDEN
+    for (; d + LANES <= n; d += LANES) LANES_WIDEN(&y[d], &row[d]);
+#endif
+    for (; d < n; d++) y[d] = ldb(row[d]);
+}
+
 /* y[u] = row first + u of a sequence, the last row repeated from `last` on; rows are `stride`
  * apart. */
 LANES_TARGET static inline void LANES_FN(rows_load)(real (*restrict y)[ATTN_MAX_D],
                                                     const bf16 *rows, uint64_t stride, attn_seq seq,
                                                     uint32_t first, uint32_t last, uint32_t n) {
-    for (uint32_t u = 0; u < ATTN_STEP; u++) {
-        const bf16 *row = rows + attn_key_row(seq, attn_min(first + u, last)) * stride;
-        uint32_t d = 0;
-#ifdef LANES_WIDEN
-        for (; d + LANES <= n; d += LANES) LANES_WIDEN(&y[u][d], &row[d]);
-#endif
-        for (; d < n; d++) y[u][d] = ldb(row[d]);
-    }
+    for (uint32_t u = 0; u < ATTN_STEP; u++)
+        LANES_FN(row_load)(y[u], rows + attn_key_row(seq, attn_min(first + u, last)) * stride, n);
 }
 
 /* s[u] = dot of each lane's row with y[u]. */
