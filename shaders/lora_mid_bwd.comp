@@ -5,13 +5,11 @@
 
 /* v = B0^T dy and z = dB^T dy of one row; i counts all experts' ranks. */
 float v_at(uint row, uint i) {
-    uint rp = (pc.n_experts * pc.rank + 15u) / 16u * 16u;
-    return LD_t(row * 2u * rp + i);
+    return LD_t(row * 2u * pc.n_experts * pc.rank + i);
 }
 
 float z_at(uint row, uint i) {
-    uint rp = (pc.n_experts * pc.rank + 15u) / 16u * 16u;
-    return LD_t(row * 2u * rp + rp + i);
+    return LD_t((row * 2u + 1u) * pc.n_experts * pc.rank + i);
 }
 
 float p_at(uint row, uint i) {

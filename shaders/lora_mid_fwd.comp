@@ -5,13 +5,12 @@
 
 /* u = dA x and h = A0 x + u of one row; i counts all experts' ranks. */
 float u_at(uint row, uint i) {
-    uint rp = (pc.n_experts * pc.rank + 15u) / 16u * 16u;
-    return LD_t(row * 2u * rp + i);
+    return LD_t(row * pc.ldt + i);
 }
 
 float h_at(uint row, uint i) {
-    uint rp = (pc.n_experts * pc.rank + 15u) / 16u * 16u;
-    precise float h = LD_t(row * 2u * rp + rp + i) + LD_t(row * 2u * rp + i);
+    uint at = row * pc.ldt + i;
+    precise float h = LD_t(at + pc.n_experts * pc.rank) + LD_t(at);
     return h;
 }
 
@@ -37,12 +36,13 @@ void main() {
         return;
     }
     at -= n_uh;
-    if (at < pc.n_rows * er) {
+    uint n_h = pc.has_h == 0u ? 0u : pc.n_rows * er;
+    if (at < n_h) {
         ST_h(at, h_at(at / er, at % er));
         return;
     }
-    at -= pc.n_rows * er;
-    if (at >= vkm_op_words(er, tp)) return;
+    at -= n_h;
+    if (pc.has_ht == 0u || at >= vkm_op_words(er, tp)) return;
     uvec2 p = vkm_op_place(at, tp);
     STW_ht(at, vkm_bf16_pair(ht_at(p.x, p.y), ht_at(p.x, p.y + 1u)));
 }

@@ -11,12 +11,12 @@ void main() {
     if (at >= pc.n_seq * pc.rank) return;
     uint s = at / pc.rank, j = at % pc.rank;
     uint row0 = LD_seqs(4u * s), n = LD_seqs(4u * s + 1u);
-    uint rp = (pc.n_experts * pc.rank + 15u) / 16u * 16u, half_cols = vkm_half_of(pc.rank);
+    uint er = pc.n_experts * pc.rank, half_cols = vkm_half_of(pc.rank);
     uint kp = pc.n_experts * 2u * half_cols, k = half_cols + j;
     VKM_RULE5_ZERO(lane);
     for (uint i = 0u; i < n; i++) {
         uint row = row0 + i, w = LDW_uh(vkm_op_word(row, k / 2u, kp));
-        precise float p = LD_t(row * 2u * rp + j) + LD_t(row * 2u * rp + rp + j);
+        precise float p = LD_t(row * 2u * er + j) + LD_t(row * 2u * er + er + j);
         precise float x = vkm_canon(p) * (k % 2u == 0u ? vkm_bf16_lo(w) : vkm_bf16_hi(w));
         VKM_RULE5_ADD(lane, i, vkm_canon(x));
     }

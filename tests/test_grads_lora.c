@@ -11,7 +11,7 @@
 #include "ops/kernels.h"
 
 /* Two sequences of 10 and 7 rows, each padded to 16. Loss = sum of dy * y. */
-enum { T = 32, IN = 24, OUT = 16, E = 2, R = 3, ER = E * R, RP = 16, KPER = 8, SEQS = 2 };
+enum { T = 32, IN = 24, OUT = 16, E = 2, R = 3, ER = E * R, PADS = 16 - 2 * ER, KPER = 8, SEQS = 2 };
 enum { N_X = T * IN, N_A = ER * IN, N_B = ER * OUT, N_Y = T * OUT, N_W = OUT * IN, N_F = SEQS * E };
 static const uint32_t seqs[SEQS][4] = {{0, 10, 0, 0}, {16, 7, 0, 0}};
 
@@ -57,12 +57,12 @@ static void rig_open(rig *r, vkm_backend_id backend) {
         {&r->dyo, VKM_BF16, vkm_op_size(T, OUT)},
         {&r->xto, VKM_BF16, vkm_op_size(IN, T)},
         {&r->dyto, VKM_BF16, vkm_op_size(OUT, T)},
-        {&r->stack_a, VKM_BF16, 2 * RP * IN},
-        {&r->stack_b, VKM_BF16, 2 * RP * OUT},
+        {&r->stack_a, VKM_BF16, (2 * ER + PADS) * IN},
+        {&r->stack_b, VKM_BF16, (2 * ER + PADS) * OUT},
         {&r->b2, VKM_BF16, vkm_op_size(OUT, E * KPER)},
         {&r->a2, VKM_BF16, vkm_op_size(IN, E * KPER)},
-        {&r->t, VKM_F32, T * 2 * RP},
-        {&r->tb, VKM_F32, T * 2 * RP},
+        {&r->t, VKM_F32, T * 2 * ER},
+        {&r->tb, VKM_F32, T * 2 * ER},
         {&r->h, VKM_F32, T * ER},
         {&r->y, VKM_F32, N_Y},
         {&r->dx, VKM_F32, N_X},
@@ -114,16 +114,21 @@ static void pack(rig *r, vkm_tensor x, vkm_tensor y, uint32_t rows, uint32_t col
     VKM_OP(r->s, pack_f32, .x = x, .y = y, .n_rows = rows, .n_cols = cols, .ldx = cols);
 }
 
+static void pack_stack(rig *r, vkm_tensor first, vkm_tensor second, vkm_tensor y, uint32_t cols) {
+    VKM_OP(r->s, lora_pack, .p0 = first, .p1 = second, .y = y, .n_rows = ER, .n_cols = cols,
+           .n_pads = PADS);
+}
+
 /* y += f (B0 u + dB h), u = dA x, h = A0 x + u. */
 static void forward(rig *r) {
     pack(r, r->x, r->xo, T, IN);
     pack(r, r->w, r->wo, OUT, IN);
-    pack(r, r->da, vkm_view(r->stack_a, 0, RP * IN), ER, IN);
-    pack(r, r->a0, vkm_view(r->stack_a, RP * IN, RP * IN), ER, IN);
-    VKM_OP(r->s, gemm, .a = r->xo, .b = r->stack_a, .c = r->t, .m = T, .n = 2 * RP, .k = IN,
-           .kpa = IN, .kpb = IN, .ldc = 2 * RP);
+    pack_stack(r, r->da, r->a0, r->stack_a, IN);
+    VKM_OP(r->s, gemm, .a = r->xo, .b = r->stack_a, .c = r->t, .m = T, .n = 2 * ER, .k = IN,
+           .kpa = IN, .kpb = IN, .ldc = 2 * ER);
     VKM_OP(r->s, lora_mid_fwd, .t = r->t, .row_seq = r->row_seq, .uh = r->uh, .h = r->h,
-           .ht = r->ht, .n_rows = T, .n_experts = E, .rank = R);
+           .ht = r->ht, .n_rows = T, .ldt = 2 * ER, .n_experts = E, .rank = R, .has_h = 1,
+           .has_ht = 1);
     VKM_OP(r->s, lora_pack_t, .p0 = r->b0t, .p1 = r->dbt, .y = r->b2, .n_cols = OUT, .n_experts = E,
            .rank = R);
     VKM_OP(r->s, linear, .a = r->xo, .b = r->wo, .a2 = r->uh, .b2 = r->b2, .scale = r->f,
@@ -136,10 +141,9 @@ static void forward(rig *r) {
 static void backward(rig *r) {
     pack(r, r->dy, r->dyo, T, OUT);
     pack(r, r->wt, r->wto, IN, OUT);
-    pack(r, r->b0t, vkm_view(r->stack_b, 0, RP * OUT), ER, OUT);
-    pack(r, r->dbt, vkm_view(r->stack_b, RP * OUT, RP * OUT), ER, OUT);
-    VKM_OP(r->s, gemm, .a = r->dyo, .b = r->stack_b, .c = r->tb, .m = T, .n = 2 * RP, .k = OUT,
-           .kpa = OUT, .kpb = OUT, .ldc = 2 * RP);
+    pack_stack(r, r->b0t, r->dbt, r->stack_b, OUT);
+    VKM_OP(r->s, gemm, .a = r->dyo, .b = r->stack_b, .c = r->tb, .m = T, .n = 2 * ER, .k = OUT,
+           .kpa = OUT, .kpb = OUT, .ldc = 2 * ER);
     VKM_OP(r->s, lora_mid_bwd, .t = r->tb, .uh = r->uh, .row_seq = r->row_seq, .pz = r->pz,
            .pt = r->pt, .df = r->df, .n_rows = T, .n_experts = E, .rank = R);
     VKM_OP(r->s, pack_transpose, .x = r->xo, .row_seq = r->row_seq, .y = r->xto, .n_rows = T,

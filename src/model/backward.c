@@ -11,9 +11,9 @@ static void experts_bwd(const vkm_pass *p, uint32_t layer, vkm_linear_id id, vkm
     vkm_layer_grads *g = &w->grads;
     const vkm_adapter *a = p->adapter;
     const vkm_module *mod = &a->modules[layer * VKM_N_LINEARS + id];
-    uint32_t rp = vkm_lora_rp(a), kp = vkm_op_kp(mod->d_out), t = w->n_rows;
-    VKM_OP(p->s, gemm, .a = dy, .b = mod->back, .c = w->t, .m = t, .n = 2 * rp, .k = kp, .kpa = kp,
-           .kpb = kp, .ldc = 2 * rp);
+    uint32_t stack = vkm_lora_stack(a), kp = vkm_op_kp(mod->d_out), t = w->n_rows;
+    VKM_OP(p->s, gemm, .a = dy, .b = mod->back, .c = w->t, .m = t, .n = stack, .k = kp, .kpa = kp,
+           .kpb = kp, .ldc = stack);
     if (p->rank_grads)
         VKM_OP(p->s, rank_grad, .t = w->t, .uh = vkm_acts_of(w, layer)->uh[id], .seqs = w->seqs,
                .pooled = w->pooled, .n_rows = t, .n_seq = w->n_seq, .n_experts = a->n_experts,

@@ -94,7 +94,7 @@ typedef struct vkm_work {
     uint32_t *host;      /* staging of the index tensors */
     /* activations */
     vkm_tensor *x;        /* L+1 residual streams (T,C); without `trains` two, used in turn */
-    vkm_tensor t, h;      /* (T,2 Rp), (T,E R) */
+    vkm_tensor t, h;      /* (T, n 2 E R) of a group of Linears, (T,E R) */
     vkm_layer_acts *acts; /* of every layer with max.keep, else one that all use in turn */
     vkm_layer_grads grads;
     /* output head, over completion rows N */
@@ -151,6 +151,7 @@ typedef struct vkm_pass {
     vkm_work *w;
     const vkm_adapter *adapter;      /* NULL: the bare model */
     const vkm_weights *weights;      /* backward: whose gradients are added to; NULL: none */
+    int reads;                       /* no backward pass follows */
     int pool;                        /* forward: w->pooled from the deployed expert's A x */
     int rank_grads;                  /* backward: w->pooled from its rank indices' gradients */
     const vkm_tensor *k, *v;         /* per layer (rows, K D) bf16; NULL: the workspace's own */

@@ -7,8 +7,17 @@
 
 #include "ops/gauss.h"
 
-uint32_t vkm_lora_rp(const vkm_adapter *a) {
-    return (uint32_t)vkm_round_up((uint64_t)a->n_experts * a->rank, 16);
+const vkm_lora_group vkm_lora_groups[VKM_N_LORA_GROUPS] = {
+    {VKM_LIN_Q, 3}, {VKM_LIN_O, 1}, {VKM_LIN_GATE, 2}, {VKM_LIN_DOWN, 1}};
+
+const vkm_lora_group *vkm_lora_group_of(vkm_linear_id id) {
+    const vkm_lora_group *g = vkm_lora_groups;
+    while (id >= g->first + g->n) g++;
+    return g;
+}
+
+uint32_t vkm_lora_stack(const vkm_adapter *a) {
+    return 2 * a->n_experts * a->rank;
 }
 uint32_t vkm_lora_kper(const vkm_adapter *a) {
     return 2 * (uint32_t)vkm_round_up(a->rank, 4);
@@ -21,7 +30,9 @@ uint64_t vkm_factor_size(const vkm_adapter *a, uint32_t module, int factor) {
 
 static void plan_module(vkm_plan *p, const vkm_adapter *a, uint32_t module) {
     vkm_module *m = &a->modules[module];
-    uint32_t rp = vkm_lora_rp(a), k = a->n_experts * vkm_lora_kper(a);
+    vkm_linear_id id = (vkm_linear_id)(module % VKM_N_LINEARS);
+    const vkm_lora_group *g = vkm_lora_group_of(id);
+    uint32_t stack = vkm_lora_stack(a), k = a->n_experts * vkm_lora_kper(a);
     vkm_plan_add(p, &m->a0, VKM_F32, vkm_factor_size(a, module, 0), "adapter init");
     vkm_plan_add(p, &m->b0, VKM_F32, vkm_factor_size(a, module, 1), "adapter init");
     for (int f = 0; f < 2; f++) {
@@ -33,10 +44,12 @@ static void plan_module(vkm_plan *p, const vkm_adapter *a, uint32_t module) {
         vkm_plan_add(p, &m->adam_m[f], VKM_F32, n, "optimizer");
         vkm_plan_add(p, &m->adam_v[f], VKM_F32, a->adam_v_per_tensor ? 1 : n, "optimizer");
     }
-    vkm_plan_add(p, &m->down, VKM_BF16, vkm_op_size(2ull * rp, m->d_in), "adapter operands");
+    if (id == g->first)
+        vkm_plan_add(p, &m->down, VKM_BF16, vkm_op_size((uint64_t)g->n * stack, m->d_in),
+                     "adapter operands");
     vkm_plan_add(p, &m->up, VKM_BF16, vkm_op_size(m->d_out, k), "adapter operands");
     if (!a->trains) return;
-    vkm_plan_add(p, &m->back, VKM_BF16, vkm_op_size(2ull * rp, m->d_out), "adapter operands");
+    vkm_plan_add(p, &m->back, VKM_BF16, vkm_op_size(stack, m->d_out), "adapter operands");
     vkm_plan_add(p, &m->back_x, VKM_BF16, vkm_op_size(m->d_in, k), "adapter operands");
 }
 
@@ -103,25 +116,26 @@ void vkm_adapter_free(vkm_adapter *a) {
     free(a);
 }
 
-/* Two fp32 matrices (E R, n) as the upper and lower half of an operand of 2 Rp rows. */
-static void pack_halves(vkm_stream *s, const vkm_adapter *a, vkm_tensor first, vkm_tensor second,
-                        vkm_tensor y, uint32_t n) {
-    uint32_t rows = a->n_experts * a->rank;
-    uint64_t half = vkm_op_size(vkm_lora_rp(a), n);
-    VKM_OP(s, pack_f32, .x = first, .y = vkm_view(y, 0, half), .n_rows = rows, .n_cols = n,
-           .ldx = n);
-    VKM_OP(s, pack_f32, .x = second, .y = vkm_view(y, half, half), .n_rows = rows, .n_cols = n,
-           .ldx = n);
+/* Two fp32 matrices (E R, n), one below the other, as stack number `place` of the n_stacks that an
+ * operand holds. */
+static void pack_stack(vkm_stream *s, const vkm_adapter *a, vkm_tensor first, vkm_tensor second,
+                       vkm_tensor y, uint32_t n, uint32_t place, uint32_t n_stacks) {
+    uint32_t rows = n_stacks * vkm_lora_stack(a), pads = (uint32_t)vkm_round_up(rows, 16) - rows;
+    VKM_OP(s, lora_pack, .p0 = first, .p1 = second, .y = y, .row0 = place * vkm_lora_stack(a),
+           .n_rows = a->n_experts * a->rank, .n_cols = n,
+           .n_pads = place + 1 == n_stacks ? pads : 0);
 }
 
 void vkm_adapter_refresh(vkm_stream *s, const vkm_adapter *a) {
     for (uint32_t i = 0; i < a->n_modules; i++) {
         const vkm_module *m = &a->modules[i];
-        pack_halves(s, a, m->param[0], m->a0, m->down, m->d_in);
+        const vkm_lora_group *g = vkm_lora_group_of((vkm_linear_id)(i % VKM_N_LINEARS));
+        uint32_t place = i % VKM_N_LINEARS - g->first;
+        pack_stack(s, a, m->param[0], m->a0, (m - place)->down, m->d_in, place, g->n);
         VKM_OP(s, lora_pack_t, .p0 = m->b0, .p1 = m->param[1], .y = m->up, .n_cols = m->d_out,
                .n_experts = a->n_experts, .rank = a->rank);
         if (!a->trains) continue;
-        pack_halves(s, a, m->b0, m->param[1], m->back, m->d_out);
+        pack_stack(s, a, m->b0, m->param[1], m->back, m->d_out, 0, 1);
         VKM_OP(s, lora_pack_t, .p0 = m->param[0], .p1 = m->a0, .y = m->back_x, .n_cols = m->d_in,
                .n_experts = a->n_experts, .rank = a->rank);
     }

@@ -19,10 +19,10 @@ typedef struct vkm_module {
     vkm_tensor group_grad[2]; /* sum over rollouts of the current group */
     vkm_tensor grad[2];       /* sum over the groups of the step */
     vkm_tensor adam_m[2], adam_v[2];
-    vkm_tensor back;   /* operand (2 Rp, d_out): rows [B0^T | dB^T] */
+    vkm_tensor back;   /* operand (2 E R, d_out): rows [B0^T | dB^T] */
     vkm_tensor back_x; /* operand (d_in, E kper): [dA^T | A0^T] of each expert */
     /* of all */
-    vkm_tensor down; /* operand (2 Rp, d_in): rows [dA | A0], Rp = E R rounded up to 16 */
+    vkm_tensor down; /* of the first of a group: operand (n 2 E R, d_in), rows [dA | A0] of each */
     vkm_tensor up;   /* operand (d_out, E kper): [B0 | dB] of each expert */
 } vkm_module;
 
@@ -34,8 +34,17 @@ typedef struct vkm_adapter {
     vkm_module *modules; /* layer * VKM_N_LINEARS + linear */
 } vkm_adapter;
 
-/* Rows of one half of a `down` product, and an expert's K range in an `up` product. */
-uint32_t vkm_lora_rp(const vkm_adapter *a);
+/* Linears that follow one another and read the same input: their down products are one. */
+enum { VKM_N_LORA_GROUPS = 4, VKM_MAX_LORA_GROUP = 3 };
+typedef struct vkm_lora_group {
+    vkm_linear_id first;
+    uint32_t n;
+} vkm_lora_group;
+extern const vkm_lora_group vkm_lora_groups[VKM_N_LORA_GROUPS];
+const vkm_lora_group *vkm_lora_group_of(vkm_linear_id id);
+
+/* A module's rows of a `down` product, 2 E R, and an expert's K range in an `up` product. */
+uint32_t vkm_lora_stack(const vkm_adapter *a);
 uint32_t vkm_lora_kper(const vkm_adapter *a);
 
 typedef struct vkm_adapter_options {

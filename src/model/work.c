@@ -103,7 +103,7 @@ static void plan_work(vkm_work *w, vkm_plan *p) {
     vkm_plan_add(p, &w->pooled, VKM_F32, pooled, "batch");
     uint32_t n_streams = w->max.trains ? d->L + 1 : 2, er = w->n_experts * w->rank;
     for (uint32_t i = 0; i < n_streams; i++) vkm_plan_add(p, &w->x[i], VKM_F32, t * d->C, acts);
-    if (er) vkm_plan_add(p, &w->t, VKM_F32, t * 2 * vkm_round_up(er, 16), acts);
+    if (er) vkm_plan_add(p, &w->t, VKM_F32, t * VKM_MAX_LORA_GROUP * 2 * er, acts);
     if (er) vkm_plan_add(p, &w->h, VKM_F32, t * er, acts);
     for (uint32_t i = 0; i < (w->max.keep ? d->L : 1); i++) plan_acts(w, &w->acts[i], p);
     if (w->max.trains) plan_grads(w, p);

@@ -109,11 +109,11 @@ static uint64_t n_tiles(uint32_t m, uint32_t n, cut c) {
 }
 
 /* Few rows read B once; more are cut so that a chunk of A stays in the first cache. Smaller tiles
- * when there are few, so that every part has work. */
+ * when there are few, so that every part has work; a tile's rows are whole panels. */
 static cut cut_of(uint32_t m, uint32_t n, vkm_part me) {
     cut c = {m <= TILE_ROWS ? TILE_ROWS : TILE_ROWS / 2, TILE_COLS};
     while (n_tiles(m, n, c) < 2ull * me.n) {
-        if (c.rows > 8 && (n <= c.cols || c.cols <= 48))
+        if (c.rows > VKM_PANEL && (n <= c.cols || c.cols <= 48))
             c.rows /= 2;
         else if (c.cols > 48)
             c.cols -= 48;
