@@ -11,7 +11,17 @@
 #include "ops/kernels.h"
 
 /* Two sequences of 10 and 7 rows, each padded to 16. Loss = sum of dy * y. */
-enum { T = 32, IN = 24, OUT = 16, E = 2, R = 3, ER = E * R, PADS = 16 - 2 * ER, KPER = 8, SEQS = 2 };
+enum {
+    T = 32,
+    IN = 24,
+    OUT = 16,
+    E = 2,
+    R = 3,
+    ER = E * R,
+    PADS = 16 - 2 * ER,
+    KPER = 8,
+    SEQS = 2
+};
 enum { N_X = T * IN, N_A = ER * IN, N_B = ER * OUT, N_Y = T * OUT, N_W = OUT * IN, N_F = SEQS * E };
 static const uint32_t seqs[SEQS][4] = {{0, 10, 0, 0}, {16, 7, 0, 0}};
 

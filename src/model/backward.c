@@ -45,24 +45,20 @@ static void factor_grad(const vkm_pass *p, const vkm_module *mod, int factor, vk
     }
 }
 
-/* From dy, an operand (T, d_out): adds to the gradients of the module's factors, of the weight and
- * to w->df, and writes dx = W^T dy + sum_e xs_e (dA_e^T (v+z) + A0_e^T z) (+ res). x is the
- * Linear's input operand; NULL: that of the call before. */
-static void adapted_linear_bwd(const vkm_pass *p, uint32_t layer, vkm_linear_id id,
-                               const vkm_tensor *x, vkm_tensor dy, const vkm_tensor *res,
-                               vkm_tensor dx) {
-    vkm_work *w = p->w;
-    vkm_layer_grads *g = &w->grads;
+/* dx = W^T dy + sum_e xs_e (dA_e^T (v+z) + A0_e^T z) (+ res), dy an operand (T, d_out), after
+ * experts_bwd. */
+static void input_grad(const vkm_pass *p, uint32_t layer, vkm_linear_id id, vkm_tensor dy,
+                       const vkm_tensor *res, vkm_tensor dx) {
+    const vkm_work *w = p->w;
     const vkm_adapter *a = p->adapter;
     const vkm_linear *lin = &w->model->layers[layer].lin[id];
-    const vkm_module *mod = a ? &a->modules[layer * VKM_N_LINEARS + id] : NULL;
     uint32_t n_experts = a ? a->n_experts : 0, kper = a ? vkm_lora_kper(a) : 0;
     uint32_t kp = vkm_op_kp(lin->d_out), t = w->n_rows;
-    vkm_tensor pz = a ? g->pz : dy, back_x = a ? mod->back_x : lin->wt; /* unread without one */
-    vkm_tensor in_t = vkm_view(g->in_t, 0, vkm_op_size(lin->d_in, t));
-    vkm_tensor dy_t = vkm_view(g->dy_t, 0, vkm_op_size(lin->d_out, t));
-
-    if (a) experts_bwd(p, layer, id, dy);
+    vkm_tensor pz = dy, back_x = lin->wt; /* unread without an adapter */
+    if (a) {
+        pz = w->grads.pz;
+        back_x = a->modules[layer * VKM_N_LINEARS + id].back_x;
+    }
     if (dx.dtype == VKM_BF16)
         VKM_OP(p->s, linear_bf16, .a = dy, .b = lin->wt, .a2 = pz, .b2 = back_x, .scale = w->xs,
                .row_seq = w->row_seq, .c = dx, .m = t, .n = lin->d_in, .k = kp, .kper = kper,
@@ -71,13 +67,31 @@ static void adapted_linear_bwd(const vkm_pass *p, uint32_t layer, vkm_linear_id 
         VKM_OP(p->s, linear, .a = dy, .b = lin->wt, .a2 = pz, .b2 = back_x, .scale = w->xs,
                .row_seq = w->row_seq, .res = res ? *res : dx, .c = dx, .m = t, .n = lin->d_in,
                .k = kp, .kper = kper, .n_experts = n_experts, .has_res = res != NULL);
+}
 
+/* From dy, an operand (T, d_out): adds to the gradients of the module's factors, of the weight and
+ * to w->df, and writes dx, the input's gradient, onto which it adds res where there is one; NULL:
+ * nobody asks. x is the Linear's input operand; NULL: that of the call before. */
+static void adapted_linear_bwd(const vkm_pass *p, uint32_t layer, vkm_linear_id id,
+                               const vkm_tensor *x, vkm_tensor dy, const vkm_tensor *res,
+                               const vkm_tensor *dx) {
+    vkm_work *w = p->w;
+    vkm_layer_grads *g = &w->grads;
+    const vkm_adapter *a = p->adapter;
+    const vkm_linear *lin = &w->model->layers[layer].lin[id];
+    uint32_t t = w->n_rows;
+    vkm_tensor in_t = vkm_view(g->in_t, 0, vkm_op_size(lin->d_in, t));
+    vkm_tensor dy_t = vkm_view(g->dy_t, 0, vkm_op_size(lin->d_out, t));
+
+    if (a) experts_bwd(p, layer, id, dy);
+    if (dx) input_grad(p, layer, id, dy, res, *dx);
     if (x)
         VKM_OP(p->s, pack_transpose, .x = *x, .row_seq = w->row_seq, .y = in_t, .n_rows = t,
                .n_cols = lin->d_in, .has_seq = 1);
     VKM_OP(p->s, pack_transpose, .x = dy, .row_seq = w->row_seq, .y = dy_t, .n_rows = t,
            .n_cols = lin->d_out, .has_seq = 1);
     if (a) {
+        const vkm_module *mod = &a->modules[layer * VKM_N_LINEARS + id];
         uint32_t er = a->n_experts * a->rank;
         factor_grad(p, mod, 0, vkm_view(g->pt, 0, vkm_op_size(er, t)), in_t, lin->d_in);
         factor_grad(p, mod, 1, vkm_view(vkm_acts_of(w, layer)->ht[id], 0, vkm_op_size(er, t)), dy_t,
@@ -149,7 +163,8 @@ static void attention_bwd(const vkm_pass *p, uint32_t i) {
                       d->K);
 }
 
-/* g->dx enters as the gradient of the layer's output and leaves as that of its input. */
+/* g->dx enters as the gradient of the layer's output and leaves as that of its input, where
+ * anything below has gradients. */
 static void layer_bwd(const vkm_pass *p, uint32_t i) {
     vkm_work *w = p->w;
     vkm_layer_acts *a = vkm_acts_of(w, i);
@@ -161,21 +176,23 @@ static void layer_bwd(const vkm_pass *p, uint32_t i) {
     if (!w->max.keep) vkm_layer_forward(&again, i, w->x[i], w->x[i + 1]);
 
     pack_residual(p);
-    adapted_linear_bwd(p, i, VKM_LIN_DOWN, &a->act, g->dx16, NULL, g->dact);
+    adapted_linear_bwd(p, i, VKM_LIN_DOWN, &a->act, g->dx16, NULL, &g->dact);
     VKM_OP(p->s, swiglu_bwd, .gate = a->gate, .up = a->up, .dy = g->dact, .dgate = g->dgate,
            .dup = g->dup, .n_rows = w->n_rows, .n_cols = d->F);
-    adapted_linear_bwd(p, i, VKM_LIN_GATE, &a->n2, g->dgate, NULL, g->dn);
-    adapted_linear_bwd(p, i, VKM_LIN_UP, NULL, g->dup, &g->dn, g->dn);
+    adapted_linear_bwd(p, i, VKM_LIN_GATE, &a->n2, g->dgate, NULL, &g->dn);
+    adapted_linear_bwd(p, i, VKM_LIN_UP, NULL, g->dup, &g->dn, &g->dn);
     gain_grad(p, i, VKM_ROLE_NORM_MLP, g->dn, a->xmid, a->rstd2, 1, d->C);
     VKM_OP(p->s, rmsnorm_bwd, .dy = g->dn, .x = a->xmid, .gain = layer->norm_mlp, .rstd = a->rstd2,
            .dx = g->dx, .n_rows = w->n_rows, .n_cols = d->C, .accumulate = 1);
 
     pack_residual(p);
-    adapted_linear_bwd(p, i, VKM_LIN_O, &a->o, g->dx16, NULL, g->dout);
+    adapted_linear_bwd(p, i, VKM_LIN_O, &a->o, g->dx16, NULL, &g->dout);
     attention_bwd(p, i);
-    adapted_linear_bwd(p, i, VKM_LIN_Q, &a->n1, g->dq16, NULL, g->dn);
-    adapted_linear_bwd(p, i, VKM_LIN_K, NULL, g->dk16, &g->dn, g->dn);
-    adapted_linear_bwd(p, i, VKM_LIN_V, NULL, g->dv16, &g->dn, g->dn);
+    const vkm_tensor *dn = i > 0 || p->weights ? &g->dn : NULL;
+    adapted_linear_bwd(p, i, VKM_LIN_Q, &a->n1, g->dq16, NULL, dn);
+    adapted_linear_bwd(p, i, VKM_LIN_K, NULL, g->dk16, dn, dn);
+    adapted_linear_bwd(p, i, VKM_LIN_V, NULL, g->dv16, dn, dn);
+    if (!dn) return; /* below are frozen embeddings */
     gain_grad(p, i, VKM_ROLE_NORM_ATTN, g->dn, w->x[i], a->rstd1, 1, d->C);
     VKM_OP(p->s, rmsnorm_bwd, .dy = g->dn, .x = w->x[i], .gain = layer->norm_attn, .rstd = a->rstd1,
            .dx = g->dx, .n_rows = w->n_rows, .n_cols = d->C, .accumulate = 1);

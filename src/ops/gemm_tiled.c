@@ -58,7 +58,9 @@ INLINE void walk(vkm_operand a, uint32_t i0, uint32_t rows, vkm_operand b, uint3
             widen(vkm_panel(a, (i0 + i) / VKM_PANEL) + (uint64_t)k0 * VKM_PANEL, kn,
                   wide[i / VKM_PANEL]);
         for (uint32_t j = 0, step; j < panels; j += step) {
-            step = panels - j < max_panels ? panels - j : max_panels;
+            step = panels - j;
+            if (step > max_panels) /* one panel alone would be the slowest */
+                step = step == max_panels + 1 ? (step + 1) / 2 : max_panels;
             pass p = {.b = vkm_panel(b, j0 / VKM_PANEL + j) + (uint64_t)k0 * VKM_PANEL,
                       .b_stride = (uint64_t)VKM_PANEL * b.kp,
                       .k = kn,
