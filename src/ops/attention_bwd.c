@@ -69,16 +69,9 @@ void vkm_op_attn_bwd_dkv(vkm_stream *s, const vkm_args_attn_bwd_dkv *a) {
 #endif
 
 VKM_REF(attn_dr) {
-    const uint32_t n_dims = a->head_dim, kp = vkm_op_kp(a->n_heads * n_dims);
-    const bf16 *go = ref_bf16(a->do_), *o = ref_bf16(a->o); // (T,H*D), operand (T,H*D)
-    FOR_PART(at, (uint64_t)a->n_rows * a->n_heads) {
-        const uint64_t row = at / a->n_heads;
-        const uint32_t h = (uint32_t)(at % a->n_heads);
-        real lane[64] = {0};
-        for (uint32_t d = 0; d < n_dims; d++)
-            lane[d % 64] = madd(ldb(go[at * n_dims + d]),
-                                ldb(o[vkm_op_index(row, h * n_dims + d, kp)]), lane[d % 64]);
-        ref_f32(a->dr)[at] = canon(vkm_rule5_tree(lane));
+    FOR_PART(at, (uint64_t)vkm_div_up(a->n_rows, ATTN_BLOCK) * a->n_heads) {
+        LANES_CALL(dr_block)
+        (a, (uint32_t)(at / a->n_heads) * ATTN_BLOCK, (uint32_t)(at % a->n_heads));
     }
 }
 

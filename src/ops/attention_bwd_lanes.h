@@ -1,6 +1,40 @@
 /* The backward blocks, for ops/lanes.h; included by attention_bwd.c only. */
 #define vec LANES_FN(vec)
 
+/* x[d] = columns k + d, d < n even, of rows row .. row + LANES - 1 of an operand. */
+LANES_TARGET static inline void LANES_FN(panel_load)(vec *x, const bf16 *o, uint64_t row,
+                                                     uint32_t k, uint32_t n, uint32_t kp) {
+    for (uint32_t d = 0; d < n; d += 2) {
+        bf16x2 words[LANES];
+        memcpy(words, o + vkm_op_index(row, k + d, kp), sizeof words);
+        for (uint32_t i = 0; i < LANES; i++) {
+            x[d][i] = ldb_lo(words[i]);
+            x[d + 1][i] = ldb_hi(words[i]);
+        }
+    }
+}
+
+/* Rows row0 .. row0 + ATTN_BLOCK - 1, one head: rule 5 of dO * o, the 64 partial sums as lanes'
+ * rows. */
+LANES_TARGET static void LANES_FN(dr_block)(const vkm_args_attn_dr *a, uint32_t row0, uint32_t h) {
+    const uint32_t n_dims = a->head_dim, kp = vkm_op_kp(a->n_heads * n_dims);
+    vec o[ATTN_MAX_D], go[ATTN_MAX_D], sum[64];
+    for (uint32_t row = row0; row < row0 + ATTN_BLOCK && row < a->n_rows; row += LANES) {
+        const bf16 *rows[LANES];
+        for (uint32_t i = 0; i < LANES; i++)
+            rows[i] = ref_bf16(a->do_) +
+                      ((uint64_t)attn_min(row + i, a->n_rows - 1) * a->n_heads + h) * n_dims;
+        LANES_FN(lanes_load)(go, rows, n_dims);
+        LANES_FN(panel_load)(o, ref_bf16(a->o), row, h * n_dims, n_dims, kp);
+        for (uint32_t l = 0; l < 64; l++) sum[l] = (vec){0};
+        for (uint32_t d = 0; d < n_dims; d++) sum[d % 64] += go[d] * o[d]; /* exact products */
+        for (uint32_t half = 32; half > 0; half /= 2)
+            for (uint32_t l = 0; l < half; l++) sum[l] += sum[l + half];
+        for (uint32_t i = 0; i < LANES && row + i < a->n_rows; i++)
+            ref_f32(a->dr)[(uint64_t)(row + i) * a->n_heads + h] = canon(sum[0][i]);
+    }
+}
+
 /* Queries first .. first + LANES - 1 of a sequence, one head. */
 LANES_TARGET static void LANES_FN(dq_lanes)(const vkm_args_attn_bwd_dq *a, attn_seq seq, uint32_t h,
                                             uint32_t first) {

@@ -418,13 +418,18 @@ VKM_FN float vkm_minus_abs(float x) {
     return vkm_from_bits(vkm_bits(x) | 0x80000000u);
 }
 
+/* 1 / (1 + e) or e / (1 + e) of e = vkm_exp(-|x|), written out: of its selects one is needed. */
 VKM_FN float vkm_sigmoid(float x) {
-    VKM_PRECISE float e = vkm_exp(vkm_minus_abs(x));
-    VKM_PRECISE float d = e + 1.0f; /* in [1, 2] */
-    uint n = VKM_SELECT((vkm_bits(x) & 0x80000000u) != 0u, vkm_bits(e), 0x3f800000u);
-    uint w = vkm_div_normal(n, vkm_bits(d), 0u);
-    w = VKM_SELECT(n == 0u, 0u, w);
-    w = VKM_SELECT(vkm_bits(d) > VKM_INF_BITS, VKM_NAN_BITS, w); /* so is e, and n */
+    uint u = vkm_bits(x), a = u & VKM_ABS_BITS;
+    float y = vkm_from_bits(VKM_SELECT(a > 0x42d00000u, 0x42d00000u, a) | 0x80000000u);
+    int n = vkm_exp_n(y);
+    uint q = vkm_exp_r(y, n), e = q + (VKM_UINT(n) << 23);
+    e = VKM_SELECT(VKM_INT(q >> 23) + n <= 0, 0u, e);
+    VKM_PRECISE float d = vkm_from_bits(e) + 1.0f; /* in [1, 2] */
+    e = VKM_SELECT((u & 0x80000000u) != 0u, e, 0x3f800000u);
+    uint w = vkm_div_normal(e, vkm_bits(d), 0u);
+    w = VKM_SELECT(e == 0u, 0u, w);
+    w = VKM_SELECT(a > VKM_INF_BITS, VKM_NAN_BITS, w);
     return vkm_from_bits(w);
 }
 

@@ -30,6 +30,12 @@ typedef struct bf16x2 {
 static inline bf16x2 stb2(real lo, real hi) {
     return (bf16x2){lo, hi};
 }
+static inline real ldb_lo(bf16x2 x) {
+    return x.lo;
+}
+static inline real ldb_hi(bf16x2 x) {
+    return x.hi;
+}
 static inline real canon(real x) {
     return x;
 }
@@ -95,6 +101,12 @@ static inline bf16 stb(real x) {
 typedef uint32_t bf16x2; /* two neighbours in an operand's row */
 static inline bf16x2 stb2(real lo, real hi) {
     return vkm_bf16_pair(lo, hi);
+}
+static inline real ldb_lo(bf16x2 x) {
+    return vkm_bf16_lo(x);
+}
+static inline real ldb_hi(bf16x2 x) {
+    return vkm_bf16_hi(x);
 }
 static inline real canon(real x) {
     return vkm_canon(x);
