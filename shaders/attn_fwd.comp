@@ -1,6 +1,9 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "attn_fwd.glsl"
+#ifdef VKM_FORM_SHARED
+#include "attn_fwd_staged.glsl"
+#else
 #include "attention_rows.glsl"
 
 /* Group (query block of the sequence's own rows, head and slice of the outputs, sequence). Keys are
@@ -131,3 +134,4 @@ void main() {
         }
     }
 }
+#endif

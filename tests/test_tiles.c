@@ -5,6 +5,7 @@
 #include <cmocka.h>
 #include <stdlib.h>
 
+#include "ops/attention.h"
 #include "ops/tiles.h"
 #include "verify/verify.h"
 
@@ -59,6 +60,13 @@ static void chunks_side_by_side(void **state) {
     gates_with("split,16,4,4,2,2", "kernel/linear_bf16");
 }
 
+static void attention_staged_in_workgroup_memory(void **state) {
+    (void)state;
+    vkm_attn_stages_everywhere = 1;
+    gates_with("", "kernel/attn");
+    vkm_attn_stages_everywhere = 0;
+}
+
 static void a_bad_shape_is_ignored(void **state) {
     (void)state;
     if (!dev) skip();
@@ -88,9 +96,12 @@ static void a_bad_shape_is_ignored(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tile_of_gpus),        cmocka_unit_test(lanes_share_rows),
-        cmocka_unit_test(two_panels_of_rows),  cmocka_unit_test(staged_in_workgroup_memory),
-        cmocka_unit_test(chunks_side_by_side), cmocka_unit_test(a_bad_shape_is_ignored)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(tile_of_gpus),
+                                       cmocka_unit_test(lanes_share_rows),
+                                       cmocka_unit_test(two_panels_of_rows),
+                                       cmocka_unit_test(staged_in_workgroup_memory),
+                                       cmocka_unit_test(chunks_side_by_side),
+                                       cmocka_unit_test(attention_staged_in_workgroup_memory),
+                                       cmocka_unit_test(a_bad_shape_is_ignored)};
     return cmocka_run_group_tests(tests, open_device, close_device);
 }

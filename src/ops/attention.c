@@ -28,6 +28,7 @@ enum { PROMPT_ROW0, PROMPT_LEN, OWN_ROW0, N_OWN, TOKEN, FINISHED, ROLLOUT, STATE
 
 #ifndef VKM_TWIN64
 int vkm_lanes_limit = 2;
+int vkm_attn_stages_everywhere;
 
 void vkm_op_attn_fwd(vkm_stream *s, const vkm_args_attn_fwd *a) {
     vkm_args_attn_fwd b = *a;
@@ -43,10 +44,11 @@ void vkm_op_attn_fwd(vkm_stream *s, const vkm_args_attn_fwd *a) {
     b.m = vkm_need(a->m, rows * a->n_heads, "attn_fwd", "m");
     b.l = vkm_need(a->l, rows * a->n_heads, "attn_fwd", "l");
     double pairs = 0.5 * a->n_seq * a->n_heads * (double)a->max_len * a->max_len;
+    uint32_t len = a->max_len + (a->has_prefix ? ATTN_BLOCK - 1 : 0); /* with pads */
+    vkm_launch how = attn_launch(s, len, a->n_heads, a->n_seq, a->head_dim, 2, ATTN_MAX_D,
+                                 pairs * (6.0 * a->head_dim + 60));
     vkm_stream_launch(s, &vkm_kernels[VKM_K_attn_fwd], &b,
-                      attn_launch(s, a->max_len + (a->has_prefix ? ATTN_BLOCK - 1 : 0), a->n_heads,
-                                  a->n_seq, a->head_dim, 2, ATTN_MAX_D,
-                                  pairs * (6.0 * a->head_dim + 60)));
+                      attn_staged(s, how, len, a->n_heads, a->n_seq, a->head_dim));
 }
 
 void vkm_op_kv_store(vkm_stream *s, const vkm_args_kv_store *a) {

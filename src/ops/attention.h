@@ -18,6 +18,9 @@ enum {
     ATTN_BLOCK = 16,  /* rows of a unit: the panel of an operand */
 };
 
+/* Tests set it: the form that stages rows in workgroup memory is taken on CPU drivers, too. */
+extern int vkm_attn_stages_everywhere;
+
 /* Tests lower it to run the narrower instruction sets: 2 AVX-512, 1 AVX2, 0 the base. */
 extern int vkm_lanes_limit;
 
@@ -90,6 +93,19 @@ static inline vkm_launch attn_launch(vkm_stream *s, uint32_t max_len, uint32_t h
     return (vkm_launch){{vkm_div_up(rows, local * lane_rows), heads * (head_dim / slice), n_seq},
                         {local, head_dim, slice, lane_rows, step, spread},
                         work};
+}
+
+/* Whether a kernel's form `shared` takes head dimensions of n, and the launch is it; else the
+ * launch as it is. */
+static inline vkm_launch attn_staged(vkm_stream *s, vkm_launch plain, uint32_t max_len,
+                                     uint32_t heads, uint32_t n_seq, uint32_t head_dim) {
+    enum { ROWS = 32, LANES = 128 }; /* shaders/attention_staged.glsl */
+    int gpu = vkm_dev_class_of(vkm_stream_dev(s)) == VKM_CLASS_GPU || vkm_attn_stages_everywhere;
+    if (!gpu || head_dim % 32 || head_dim > 128) return plain;
+    return (vkm_launch){.groups = {vkm_div_up(max_len, ROWS), heads, n_seq},
+                        .spec = {LANES, head_dim},
+                        .work = plain.work,
+                        .form = VKM_FORM_shared};
 }
 
 static inline void attn_check(const char *kernel, uint32_t heads, uint32_t n_kv,

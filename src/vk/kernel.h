@@ -30,7 +30,7 @@ typedef void (*vkm_ref_fn)(const void *args, vkm_part me);
 #define VKM_FORMS(FORM)                                                                            \
     FORM(plain, "as it stands")                                                                    \
     FORM(wide, "64-bit loads, for a driver that loads component by component")                     \
-    FORM(shared, "products: operands staged in workgroup memory")                                  \
+    FORM(shared, "products, attention: operands staged in workgroup memory")                       \
     FORM(split, "products of few rows: chunks of K side by side")                                  \
     FORM(half, "fast tier, products: cooperative matrices of fp16, scaled")                        \
     FORM(bf16, "fast tier, products: cooperative matrices of bf16")

@@ -1,0 +1,125 @@
+/* Group (block of 32 queries, head, sequence): see attention_staged.glsl. Keys are counted from the
+ * begin of the prefix. The scores are made twice: for the maxima, then for the weights. */
+#include "attention_staged.glsl"
+
+shared uvec4 q4[DW * LINE4];
+shared uvec2 k2[DW * LINE2];
+shared uint v1[BLOCK * DW];
+shared vec4 p4[BLOCK * LINE4]; /* weights: [key][row] in fours; the maxima first */
+shared float sums[BLOCK];
+
+uint row0, n_prefix, prefix0, first, last, h, kvh, tile;
+
+uint key_word(uint i) {
+    uint j = min(tile + i, last);
+    return ((j < n_prefix ? prefix0 + j : row0 + (j - n_prefix)) * pc.n_kv + kvh) * DW;
+}
+uint query_word(uint i) {
+    uint t = min(n_prefix + first + i, last) - n_prefix;
+    return ((row0 + t) * pc.n_heads + h) * DW;
+}
+bool sees(uint r, uint u) { return tile + lane_key(u) <= min(n_prefix + first + lane_row(r), last); }
+
+void store_output(uint r, uint i, uint word) {
+    uint kp = pc.n_heads * D;
+    STW_o(vkm_op_word(row0 + first + lane_row(r), h * DW + 16u * i + across(), kp), word);
+}
+
+void main() {
+    uint seq = gl_WorkGroupID.z, len = SEQ_LEN(seq), id = gl_LocalInvocationID.x;
+    row0 = SEQ_ROW0(seq);
+    prefix0 = pc.has_prefix == 0u ? 0u : LD_prefix(2u * seq);
+    n_prefix = pc.has_prefix == 0u ? 0u : LD_prefix(2u * seq + 1u);
+    first = gl_WorkGroupID.x * BLOCK;
+    h = gl_WorkGroupID.y;
+    kvh = h / (pc.n_heads / pc.n_kv);
+    [[unroll]] for (uint r = 0u; r < ROWS; r++) {
+        uint t = first + lane_row(r);
+        if (t >= len && row0 + t < padded(row0 + len) &&
+            (pc.has_prefix == 0u || row0 + len == pc.n_rows)) {
+            [[unroll]] for (uint i = 0u; i < COLS / 2u; i++) store_output(r, i, 0u);
+        }
+    }
+    if (first >= len) return;
+
+    uint end = n_prefix + min(first + BLOCK, len);
+    last = end - 1u;
+    float s[ROWS * KEYS], m[ROWS];
+    STAGE4(q4, pc.q, query_word);
+    [[unroll]] for (uint r = 0u; r < ROWS; r++) m[r] = neg_infinity();
+    for (tile = 0u; tile < end; tile += BLOCK) {
+        STAGE2(k2, pc.k, key_word);
+        barrier();
+        ROW_PRODUCTS(s, q4, k2);
+        [[unroll]] for (uint i = 0u; i < ROWS * KEYS; i++) {
+            float x = mul(s[i], pc.scale);
+            m[i / KEYS] = sees(i / KEYS, i % KEYS) && x > m[i / KEYS] ? x : m[i / KEYS];
+        }
+        barrier();
+    }
+    p4[across() * LINE4 + down()] = vec4(m[0], m[1], m[2], m[3]);
+    barrier();
+    [[unroll]] for (uint a = 0u; a < 16u; a++) {
+        vec4 other = p4[a * LINE4 + down()];
+        [[unroll]] for (uint r = 0u; r < ROWS; r++) m[r] = other[r] > m[r] ? other[r] : m[r];
+    }
+    [[unroll]] for (uint r = 0u; r < ROWS; r++) m[r] = vkm_canon(m[r]);
+    barrier();
+
+    float acc[ROWS * COLS], total[ROWS * COLS], l = 0.0, lc = 0.0; /* l: of row id, below BLOCK */
+    [[unroll]] for (uint a = 0u; a < ROWS * COLS; a++) acc[a] = total[a] = 0.0;
+    for (tile = 0u; tile < end; tile += BLOCK) {
+        STAGE2(k2, pc.k, key_word);
+        STAGE1(v1, pc.v, key_word);
+        barrier();
+        ROW_PRODUCTS(s, q4, k2);
+        [[unroll]] for (uint i = 0u; i < ROWS * KEYS; i++) {
+            float p = vkm_exp_weight(sub(mul(s[i], pc.scale), m[i / KEYS]));
+            s[i] = sees(i / KEYS, i % KEYS) ? p : 0.0;
+        }
+        [[unroll]] for (uint u = 0u; u < KEYS; u++)
+            p4[lane_key(u) * LINE4 + down()] =
+                vec4(s[u], s[KEYS + u], s[2u * KEYS + u], s[3u * KEYS + u]);
+        barrier();
+        uint n = min(end - tile, BLOCK);
+        if (id < BLOCK)
+            for (uint j = 0u; j < n; j++) lc = add(lc, p4[j * LINE4 + id / 4u][id % 4u]);
+        for (uint j = 0u; j < n; j++) {
+            vec4 p = p4[j * LINE4 + down()];
+            [[unroll]] for (uint i = 0u; i < COLS / 2u; i++) {
+                uint w = v1[j * DW + 16u * i + across()];
+                float lo = vkm_bf16_lo(w), hi = vkm_bf16_hi(w);
+                [[unroll]] for (uint r = 0u; r < ROWS; r++) {
+                    uint a = r * COLS + 2u * i;
+                    acc[a] = madd(p[r], lo, acc[a]);
+                    acc[a + 1u] = madd(p[r], hi, acc[a + 1u]);
+                }
+            }
+        }
+        if ((tile + BLOCK) % CHUNK == 0u || tile + BLOCK >= end) {
+            l = add(l, lc);
+            lc = 0.0;
+            [[unroll]] for (uint a = 0u; a < ROWS * COLS; a++) {
+                total[a] = add(total[a], acc[a]);
+                acc[a] = 0.0;
+            }
+        }
+        barrier();
+    }
+
+    if (id < BLOCK) sums[id] = l;
+    barrier();
+    [[unroll]] for (uint r = 0u; r < ROWS; r++) {
+        uint t = first + lane_row(r);
+        if (t >= len) continue;
+        float whole = sums[lane_row(r)];
+        [[unroll]] for (uint i = 0u; i < COLS / 2u; i++) {
+            uint a = r * COLS + 2u * i;
+            store_output(r, i, vkm_bf16_pair(vkm_div(total[a], whole), vkm_div(total[a + 1u], whole)));
+        }
+        if (across() == 0u) {
+            ST_m((row0 + t) * pc.n_heads + h, m[r]);
+            ST_l((row0 + t) * pc.n_heads + h, whole);
+        }
+    }
+}
