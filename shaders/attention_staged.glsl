@@ -1,23 +1,27 @@
 /* The attention kernels of GPUs, form `shared`: a group of 128 lanes, 8 down by 16 across, takes a block
- * of 32 rows against tiles of 32 rows of the other side, both staged in workgroup memory. Products of
- * rows and rows: a lane has 4 x 2 of the 32 x 32. Sums over the other side: 4 rows by D / 16 columns.
- * Head dimensions are multiples of 32 up to 128. */
+ * of 32 rows against tiles of TILE rows of the other side, both staged in workgroup memory, so that a
+ * word is loaded once for many products. A lane has 4 x TILE / 16 of a tile's scores; of what is summed
+ * over the other side it has 4 rows by D / 16 columns (or fewer, with slices of D). Every sum is in the
+ * plain form's order. Head dimensions are multiples of 32 up to 128. The includer defines TILE. */
 #include "attention.glsl"
 
 layout(constant_id = 1) const uint D = 32u;
+layout(constant_id = 2) const uint SLICES = 1u; /* groups that share the columns of the outputs */
 const uint DW = D / 2u;
-const uint BLOCK = 32u, LANES = 128u, ROWS = 4u, KEYS = 2u;
-const uint COLS = D / 16u; /* of a lane: both halves of words across, across + 16, ... */
+const uint BLOCK = 32u, LANES = 128u, ROWS = 4u, OTHERS = TILE / 16u;
+const uint N_SCORES = ROWS * OTHERS;
+const uint WORDS = DW / SLICES / 16u, COLS = 2u * WORDS; /* of outputs, of a lane's row */
 
-/* [word][row], in fours and in pairs, with a gap so that lines meet different banks. */
-const uint LINE4 = BLOCK / 4u + 1u, LINE2 = BLOCK / 2u + 1u;
+/* Staged rows lie [word][row], the block's in fours, with a gap so that lines meet different banks. */
+const uint LINE4 = BLOCK / 4u + 1u, LINE = TILE + 1u;
 
 uint across() { return gl_LocalInvocationID.x % 16u; }
 uint down() { return gl_LocalInvocationID.x / 16u; }
 
-/* Row of lane's number r; key of its number u. */
+/* Number r of the lane's rows in the block; number u of its rows in the tile; word i of its outputs. */
 uint lane_row(uint r) { return 4u * down() + r; }
-uint lane_key(uint u) { return 2u * across() + u; }
+uint lane_other(uint u) { return across() + 16u * u; }
+uint lane_word(uint slice, uint i) { return slice * (DW / SLICES) + 16u * i + across(); }
 
 /* A sequence: its first row and its length. */
 #define SEQ_ROW0(i) LD_seqs(4u * (i))
@@ -25,31 +29,56 @@ uint lane_key(uint u) { return 2u * across() + u; }
 /* The end of the panel of an operand. */
 uint padded(uint row_end) { return (row_end + 15u) & ~15u; }
 
-/* Stages word w of rows row_word(0 .. BLOCK - 1) of a buffer, row_word: where a row begins. */
-#define STAGE4(to, addr, row_word)                                                                 \
+/* Stages the rows of a block, or of a tile. row_word(i): where row i begins in the buffer. */
+#define STAGE_BLOCK(to, addr, row_word)                                                            \
     for (uint at_ = gl_LocalInvocationID.x; at_ < BLOCK / 4u * DW; at_ += LANES) {                 \
-        uint w_ = at_ % DW, g_ = at_ / DW;                                                         \
-        to[w_ * LINE4 + g_] =                                                                      \
-            uvec4(U32_R(addr).v[row_word(4u * g_) + w_], U32_R(addr).v[row_word(4u * g_ + 1u) + w_], \
-                  U32_R(addr).v[row_word(4u * g_ + 2u) + w_], U32_R(addr).v[row_word(4u * g_ + 3u) + w_]); \
+        uint w_ = at_ % DW, g_ = 4u * (at_ / DW);                                                  \
+        to[w_ * LINE4 + g_ / 4u] =                                                                 \
+            uvec4(U32_R(addr).v[row_word(g_) + w_], U32_R(addr).v[row_word(g_ + 1u) + w_],         \
+                  U32_R(addr).v[row_word(g_ + 2u) + w_], U32_R(addr).v[row_word(g_ + 3u) + w_]);   \
     }
-#define STAGE2(to, addr, row_word)                                                                 \
-    for (uint at_ = gl_LocalInvocationID.x; at_ < BLOCK / 2u * DW; at_ += LANES) {                 \
-        uint w_ = at_ % DW, g_ = at_ / DW;                                                         \
-        to[w_ * LINE2 + g_] = uvec2(U32_R(addr).v[row_word(2u * g_) + w_],                         \
-                                    U32_R(addr).v[row_word(2u * g_ + 1u) + w_]);                   \
-    }
-/* Rows as they lie: [row][word]. */
-#define STAGE1(to, addr, row_word)                                                                 \
-    for (uint at_ = gl_LocalInvocationID.x; at_ < BLOCK * DW; at_ += LANES)                        \
-        to[at_] = U32_R(addr).v[row_word(at_ / DW) + at_ % DW]
+#define STAGE_TILE(to, addr, row_word)                                                             \
+    for (uint at_ = gl_LocalInvocationID.x; at_ < TILE * DW; at_ += LANES)                         \
+        to[at_ % DW * LINE + at_ / DW] = U32_R(addr).v[row_word(at_ / DW) + at_ % DW]
 
-/* s = the products of the lane's rows, staged in fours, and keys, staged in pairs. */
-#define ROW_PRODUCTS(s, fours, pairs)                                                              \
-    [[unroll]] for (uint i_ = 0u; i_ < ROWS * KEYS; i_++) s[i_] = 0.0;                             \
+/* s = the products of the lane's rows of the block and of the tile. */
+#define ROW_PRODUCTS(s, block, tile_)                                                              \
+    [[unroll]] for (uint i_ = 0u; i_ < N_SCORES; i_++) s[i_] = 0.0;                                \
     for (uint w_ = 0u; w_ < DW; w_++) {                                                            \
-        uvec4 x_ = fours[w_ * LINE4 + down()];                                                     \
-        uvec2 z_ = pairs[w_ * LINE2 + across()];                                                   \
-        [[unroll]] for (uint i_ = 0u; i_ < ROWS * KEYS; i_++)                                      \
-            s[i_] = madd2(vkm_bf16_lo(x_[i_ / KEYS]), vkm_bf16_hi(x_[i_ / KEYS]), z_[i_ % KEYS], s[i_]); \
+        uvec4 x_ = block[w_ * LINE4 + down()];                                                     \
+        [[unroll]] for (uint u_ = 0u; u_ < OTHERS; u_++) {                                         \
+            uint z_ = tile_[w_ * LINE + lane_other(u_)];                                           \
+            [[unroll]] for (uint r_ = 0u; r_ < ROWS; r_++)                                         \
+                s[r_ * OTHERS + u_] = madd2(vkm_bf16_lo(x_[r_]), vkm_bf16_hi(x_[r_]), z_,          \
+                                            s[r_ * OTHERS + u_]);                                  \
+        }                                                                                          \
     }
+
+/* Scores for all lanes to see: [row of the tile][row of the block] in fours. */
+#define SHARE_SCORES(to, s)                                                                        \
+    [[unroll]] for (uint u_ = 0u; u_ < OTHERS; u_++)                                               \
+        to[lane_other(u_) * LINE4 + down()] =                                                      \
+            vec4(s[u_], s[OTHERS + u_], s[2u * OTHERS + u_], s[3u * OTHERS + u_])
+
+/* acc += shared scores of row j of the tile times the lane's columns of that row. */
+#define ADD_ROW(acc, scores, tile_, j, slice)                                                      \
+    {                                                                                              \
+        vec4 p_ = scores[(j) * LINE4 + down()];                                                    \
+        [[unroll]] for (uint i_ = 0u; i_ < WORDS; i_++) {                                          \
+            uint w_ = tile_[lane_word(slice, i_) * LINE + (j)];                                    \
+            float lo_ = vkm_bf16_lo(w_), hi_ = vkm_bf16_hi(w_);                                    \
+            [[unroll]] for (uint r_ = 0u; r_ < ROWS; r_++) {                                       \
+                uint a_ = r_ * COLS + 2u * i_;                                                     \
+                acc[a_] = madd(p_[r_], lo_, acc[a_]);                                              \
+                acc[a_ + 1u] = madd(p_[r_], hi_, acc[a_ + 1u]);                                    \
+            }                                                                                      \
+        }                                                                                          \
+    }
+
+/* total += acc, acc = 0 */
+#define FOLD(total, acc)                                                                           \
+    [[unroll]] for (uint a_ = 0u; a_ < ROWS * COLS; a_++) {                                        \
+        total[a_] = add(total[a_], acc[a_]);                                                       \
+        acc[a_] = 0.0;                                                                             \
+    }
+#define ZERO(x) [[unroll]] for (uint a_ = 0u; a_ < ROWS * COLS; a_++) x[a_] = 0.0

@@ -1,6 +1,9 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "attn_bwd_dkv.glsl"
+#ifdef VKM_FORM_SHARED
+#include "attn_bwd_dkv_staged.glsl"
+#else
 #include "attention_rows.glsl"
 
 /* Group (key block, kv head and slice of the outputs, sequence). Sums by chunk of queries, then by
@@ -115,3 +118,4 @@ void main() {
         }
     }
 }
+#endif

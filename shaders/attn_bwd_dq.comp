@@ -1,6 +1,9 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "attn_bwd_dq.glsl"
+#ifdef VKM_FORM_SHARED
+#include "attn_bwd_dq_staged.glsl"
+#else
 #include "attention_rows.glsl"
 
 /* Group (query block, head and slice of the outputs, sequence). */
@@ -84,3 +87,4 @@ void main() {
             [[unroll]] for (uint d = 0u; d < DS; d++)
                 ST_dq(stat[r] * D + d0 + d, mul(total[r * DS + d], pc.scale));
 }
+#endif

@@ -1,11 +1,11 @@
 /* Group (block of 32 queries, head, sequence): see attention_staged.glsl. Keys are counted from the
  * begin of the prefix. The scores are made twice: for the maxima, then for the weights. */
+#define TILE 32u
 #include "attention_staged.glsl"
 
 shared uvec4 q4[DW * LINE4];
-shared uvec2 k2[DW * LINE2];
-shared uint v1[BLOCK * DW];
-shared vec4 p4[BLOCK * LINE4]; /* weights: [key][row] in fours; the maxima first */
+shared uint k1[DW * LINE], v1[DW * LINE];
+shared vec4 p4[TILE * LINE4]; /* the maxima, then weights */
 shared float sums[BLOCK];
 
 uint row0, n_prefix, prefix0, first, last, h, kvh, tile;
@@ -18,11 +18,10 @@ uint query_word(uint i) {
     uint t = min(n_prefix + first + i, last) - n_prefix;
     return ((row0 + t) * pc.n_heads + h) * DW;
 }
-bool sees(uint r, uint u) { return tile + lane_key(u) <= min(n_prefix + first + lane_row(r), last); }
+bool sees(uint r, uint u) { return tile + lane_other(u) <= min(n_prefix + first + lane_row(r), last); }
 
-void store_output(uint r, uint i, uint word) {
-    uint kp = pc.n_heads * D;
-    STW_o(vkm_op_word(row0 + first + lane_row(r), h * DW + 16u * i + across(), kp), word);
+void store_word(uint r, uint i, uint word) {
+    STW_o(vkm_op_word(row0 + first + lane_row(r), h * DW + lane_word(0u, i), pc.n_heads * D), word);
 }
 
 void main() {
@@ -37,23 +36,24 @@ void main() {
         uint t = first + lane_row(r);
         if (t >= len && row0 + t < padded(row0 + len) &&
             (pc.has_prefix == 0u || row0 + len == pc.n_rows)) {
-            [[unroll]] for (uint i = 0u; i < COLS / 2u; i++) store_output(r, i, 0u);
+            [[unroll]] for (uint i = 0u; i < WORDS; i++) store_word(r, i, 0u);
         }
     }
     if (first >= len) return;
 
     uint end = n_prefix + min(first + BLOCK, len);
     last = end - 1u;
-    float s[ROWS * KEYS], m[ROWS];
-    STAGE4(q4, pc.q, query_word);
+    float s[N_SCORES], m[ROWS];
+    STAGE_BLOCK(q4, pc.q, query_word);
     [[unroll]] for (uint r = 0u; r < ROWS; r++) m[r] = neg_infinity();
-    for (tile = 0u; tile < end; tile += BLOCK) {
-        STAGE2(k2, pc.k, key_word);
+    for (tile = 0u; tile < end; tile += TILE) {
+        STAGE_TILE(k1, pc.k, key_word);
         barrier();
-        ROW_PRODUCTS(s, q4, k2);
-        [[unroll]] for (uint i = 0u; i < ROWS * KEYS; i++) {
+        ROW_PRODUCTS(s, q4, k1);
+        [[unroll]] for (uint i = 0u; i < N_SCORES; i++) {
+            uint r = i / OTHERS;
             float x = mul(s[i], pc.scale);
-            m[i / KEYS] = sees(i / KEYS, i % KEYS) && x > m[i / KEYS] ? x : m[i / KEYS];
+            m[r] = sees(r, i % OTHERS) && x > m[r] ? x : m[r];
         }
         barrier();
     }
@@ -67,42 +67,27 @@ void main() {
     barrier();
 
     float acc[ROWS * COLS], total[ROWS * COLS], l = 0.0, lc = 0.0; /* l: of row id, below BLOCK */
-    [[unroll]] for (uint a = 0u; a < ROWS * COLS; a++) acc[a] = total[a] = 0.0;
-    for (tile = 0u; tile < end; tile += BLOCK) {
-        STAGE2(k2, pc.k, key_word);
-        STAGE1(v1, pc.v, key_word);
+    ZERO(acc);
+    ZERO(total);
+    for (tile = 0u; tile < end; tile += TILE) {
+        STAGE_TILE(k1, pc.k, key_word);
+        STAGE_TILE(v1, pc.v, key_word);
         barrier();
-        ROW_PRODUCTS(s, q4, k2);
-        [[unroll]] for (uint i = 0u; i < ROWS * KEYS; i++) {
-            float p = vkm_exp_weight(sub(mul(s[i], pc.scale), m[i / KEYS]));
-            s[i] = sees(i / KEYS, i % KEYS) ? p : 0.0;
+        ROW_PRODUCTS(s, q4, k1);
+        [[unroll]] for (uint i = 0u; i < N_SCORES; i++) {
+            float p = vkm_exp_weight(sub(mul(s[i], pc.scale), m[i / OTHERS]));
+            s[i] = sees(i / OTHERS, i % OTHERS) ? p : 0.0;
         }
-        [[unroll]] for (uint u = 0u; u < KEYS; u++)
-            p4[lane_key(u) * LINE4 + down()] =
-                vec4(s[u], s[KEYS + u], s[2u * KEYS + u], s[3u * KEYS + u]);
+        SHARE_SCORES(p4, s);
         barrier();
-        uint n = min(end - tile, BLOCK);
+        uint n = min(end - tile, TILE);
         if (id < BLOCK)
             for (uint j = 0u; j < n; j++) lc = add(lc, p4[j * LINE4 + id / 4u][id % 4u]);
-        for (uint j = 0u; j < n; j++) {
-            vec4 p = p4[j * LINE4 + down()];
-            [[unroll]] for (uint i = 0u; i < COLS / 2u; i++) {
-                uint w = v1[j * DW + 16u * i + across()];
-                float lo = vkm_bf16_lo(w), hi = vkm_bf16_hi(w);
-                [[unroll]] for (uint r = 0u; r < ROWS; r++) {
-                    uint a = r * COLS + 2u * i;
-                    acc[a] = madd(p[r], lo, acc[a]);
-                    acc[a + 1u] = madd(p[r], hi, acc[a + 1u]);
-                }
-            }
-        }
-        if ((tile + BLOCK) % CHUNK == 0u || tile + BLOCK >= end) {
+        for (uint j = 0u; j < n; j++) ADD_ROW(acc, p4, v1, j, 0u);
+        if ((tile + TILE) % CHUNK == 0u || tile + TILE >= end) {
             l = add(l, lc);
             lc = 0.0;
-            [[unroll]] for (uint a = 0u; a < ROWS * COLS; a++) {
-                total[a] = add(total[a], acc[a]);
-                acc[a] = 0.0;
-            }
+            FOLD(total, acc);
         }
         barrier();
     }
@@ -113,9 +98,9 @@ void main() {
         uint t = first + lane_row(r);
         if (t >= len) continue;
         float whole = sums[lane_row(r)];
-        [[unroll]] for (uint i = 0u; i < COLS / 2u; i++) {
+        [[unroll]] for (uint i = 0u; i < WORDS; i++) {
             uint a = r * COLS + 2u * i;
-            store_output(r, i, vkm_bf16_pair(vkm_div(total[a], whole), vkm_div(total[a + 1u], whole)));
+            store_word(r, i, vkm_bf16_pair(vkm_div(total[a], whole), vkm_div(total[a + 1u], whole)));
         }
         if (across() == 0u) {
             ST_m((row0 + t) * pc.n_heads + h, m[r]);

@@ -48,7 +48,7 @@ void vkm_op_attn_fwd(vkm_stream *s, const vkm_args_attn_fwd *a) {
     vkm_launch how = attn_launch(s, len, a->n_heads, a->n_seq, a->head_dim, 2, ATTN_MAX_D,
                                  pairs * (6.0 * a->head_dim + 60));
     vkm_stream_launch(s, &vkm_kernels[VKM_K_attn_fwd], &b,
-                      attn_staged(s, how, len, a->n_heads, a->n_seq, a->head_dim));
+                      attn_staged(s, how, len, a->n_heads, a->n_seq, a->head_dim, 1));
 }
 
 void vkm_op_kv_store(vkm_stream *s, const vkm_args_kv_store *a) {

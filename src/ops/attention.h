@@ -95,15 +95,16 @@ static inline vkm_launch attn_launch(vkm_stream *s, uint32_t max_len, uint32_t h
                         work};
 }
 
-/* Whether a kernel's form `shared` takes head dimensions of n, and the launch is it; else the
- * launch as it is. */
+/* The launch of a kernel's form `shared` where the device is for it and it is for the head
+ * dimension; else the plain one. slices: groups that share the columns of the outputs. */
 static inline vkm_launch attn_staged(vkm_stream *s, vkm_launch plain, uint32_t max_len,
-                                     uint32_t heads, uint32_t n_seq, uint32_t head_dim) {
+                                     uint32_t heads, uint32_t n_seq, uint32_t head_dim,
+                                     uint32_t slices) {
     enum { ROWS = 32, LANES = 128 }; /* shaders/attention_staged.glsl */
     int gpu = vkm_dev_class_of(vkm_stream_dev(s)) == VKM_CLASS_GPU || vkm_attn_stages_everywhere;
     if (!gpu || head_dim % 32 || head_dim > 128) return plain;
-    return (vkm_launch){.groups = {vkm_div_up(max_len, ROWS), heads, n_seq},
-                        .spec = {LANES, head_dim},
+    return (vkm_launch){.groups = {vkm_div_up(max_len, ROWS), heads * slices, n_seq},
+                        .spec = {LANES, head_dim, slices},
                         .work = plain.work,
                         .form = VKM_FORM_shared};
 }

@@ -42,9 +42,10 @@ void vkm_op_attn_bwd_dq(vkm_stream *s, const vkm_args_attn_bwd_dq *a) {
     b.seqs = vkm_need(a->seqs, 4ull * a->n_seq, "attn_bwd_dq", "seqs");
     b.dq = vkm_need(a->dq, rows * a->n_heads * a->head_dim, "attn_bwd_dq", "dq");
     double pairs = 0.5 * a->n_seq * a->n_heads * (double)a->max_len * a->max_len;
+    vkm_launch how = attn_launch(s, a->max_len, a->n_heads, a->n_seq, a->head_dim, 2, 32,
+                                 pairs * (6.0 * a->head_dim + 130));
     vkm_stream_launch(s, &vkm_kernels[VKM_K_attn_bwd_dq], &b,
-                      attn_launch(s, a->max_len, a->n_heads, a->n_seq, a->head_dim, 2, 32,
-                                  pairs * (6.0 * a->head_dim + 130)));
+                      attn_staged(s, how, a->max_len, a->n_heads, a->n_seq, a->head_dim, 1));
 }
 
 void vkm_op_attn_bwd_dkv(vkm_stream *s, const vkm_args_attn_bwd_dkv *a) {
@@ -62,9 +63,12 @@ void vkm_op_attn_bwd_dkv(vkm_stream *s, const vkm_args_attn_bwd_dkv *a) {
     b.dk = vkm_need(a->dk, rows * a->n_kv * a->head_dim, "attn_bwd_dkv", "dk");
     b.dv = vkm_need(a->dv, vkm_op_size(rows, a->n_kv * a->head_dim), "attn_bwd_dkv", "dv");
     double pairs = 0.5 * a->n_seq * a->n_heads * (double)a->max_len * a->max_len;
+    vkm_launch how = attn_launch(s, a->max_len, a->n_kv, a->n_seq, a->head_dim, 1, 32,
+                                 pairs * (8.0 * a->head_dim + 130));
+    /* six sums an output: a lane of 128 dimensions would have too many */
     vkm_stream_launch(s, &vkm_kernels[VKM_K_attn_bwd_dkv], &b,
-                      attn_launch(s, a->max_len, a->n_kv, a->n_seq, a->head_dim, 1, 32,
-                                  pairs * (8.0 * a->head_dim + 130)));
+                      attn_staged(s, how, a->max_len, a->n_kv, a->n_seq, a->head_dim,
+                                  a->head_dim == 128 ? 2 : 1));
 }
 #endif
 
