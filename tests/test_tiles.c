@@ -5,7 +5,6 @@
 #include <cmocka.h>
 #include <stdlib.h>
 
-#include "ops/attention.h"
 #include "ops/tiles.h"
 #include "verify/verify.h"
 
@@ -25,14 +24,18 @@ static int close_device(void **state) {
     return 0;
 }
 
-static void gates_with(const char *tile, const char *select) {
+static void gates_under(const char *name, const char *value, const char *select) {
     if (!dev) skip();
     vkm_err err = {0};
-    assert_int_equal(setenv("VKMOE_TILE", tile, 1), 0);
+    assert_int_equal(setenv(name, value, 1), 0);
     vkm_verify_options vo = {.dev = dev, .seed = 11, .select = select};
     vkm_status st = vkm_verify_run(&vo, stdout, &err);
-    unsetenv("VKMOE_TILE");
-    if (st) fail_msg("tile %s: %s", tile, err.msg);
+    unsetenv(name);
+    if (st) fail_msg("%s=%s: %s", name, value, err.msg);
+}
+
+static void gates_with(const char *tile, const char *select) {
+    gates_under("VKMOE_TILE", tile, select);
 }
 
 static void tile_of_gpus(void **state) {
@@ -62,9 +65,7 @@ static void chunks_side_by_side(void **state) {
 
 static void attention_staged_in_workgroup_memory(void **state) {
     (void)state;
-    vkm_attn_stages_everywhere = 1;
-    gates_with("", "kernel/attn");
-    vkm_attn_stages_everywhere = 0;
+    gates_under("VKMOE_ATTENTION", "shared", "kernel/attn");
 }
 
 static void a_bad_shape_is_ignored(void **state) {

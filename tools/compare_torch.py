@@ -10,8 +10,9 @@ each and their ratio, above 1 where vkmoe is faster:
            gradient of the frozen weights, logits of completion tokens only: 8 rows of 64 + 64 tokens
 and a GRPO step of the tiny testbed:
   step     seconds of a step: 8 prompts x 8 rollouts of up to 44 tokens, a forward for activations, one over as many rows as
-           the pairs' sides, one for the reference, one for the policy and its backward, AdamW; vkmoe (`train tiny --arm moe`)
-           grades the rollouts, too
+           the pairs' sides, one for the reference, one for the policy and its backward, AdamW: the same work as `train tiny
+           --arm moe`. PyTorch's rewards are random numbers; vkmoe's step is timed with its verdicts read from a file
+           (--grade_cache), and once more with every rollout graded in its sandbox, beside which PyTorch does nothing
 """
 import gzip
 import json
@@ -116,19 +117,24 @@ def rows_of_tiny(vkmoe):
 def compare_steps(vkmoe, rounds):
     model = with_lora(transformers.AutoModelForCausalLM.from_pretrained(ROOT / "data/tiny/warm1", dtype=torch.float32), 16)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
-    (prompts, pairs), theirs, mine = rows_of_tiny(vkmoe), [], []
-    for i in range(rounds + 1):
-        start = time.perf_counter()
-        grpo_step(model, optimizer, prompts, pairs)
-        theirs.append(time.perf_counter() - start)
-        with tempfile.TemporaryDirectory() as folder:
-            subprocess.run([vkmoe, "train", "tiny", "--arm", "moe", "--model", ROOT / "data/tiny/warm1", "--max_steps", "3",
-                            "--eval_every", "0", "--eval_data=", "--eval_problems", "0", "--output_dir", f"{folder}/r",
-                            "--backend", "cpu", "--threads", str(torch.get_num_threads())], check=True, capture_output=True)
-            steps = [json.loads(line) for line in open(f"{folder}/r/steps.jsonl")]
-        mine.append(min(s["step_time"] for s in steps[1:]))
-    a, b = min(mine[1:]), min(theirs[1:])
-    print(f"step/tiny: vkmoe {a:.2f} s, torch {b:.2f} s, ratio {b / a:.2f} ({torch.get_num_threads()} threads)", flush=True)
+    (prompts, pairs), theirs = rows_of_tiny(vkmoe), []
+    mine = {"step/tiny": [], "step/tiny, graded": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(rounds + 1):  # the first warms up, and fills the file of verdicts
+            start = time.perf_counter()
+            grpo_step(model, optimizer, prompts, pairs)
+            theirs.append(time.perf_counter() - start)
+            for name, times in mine.items():
+                run = pathlib.Path(folder) / f"{i}{len(times)}{len(name)}"
+                known = [] if "graded" in name else ["--grade_cache", f"{folder}/verdicts"]
+                subprocess.run([vkmoe, "train", "tiny", "--arm", "moe", "--model", ROOT / "data/tiny/warm1", "--max_steps",
+                                "3", "--eval_every", "0", "--eval_data=", "--eval_problems", "0", "--output_dir", run,
+                                "--backend", "cpu", "--threads", str(torch.get_num_threads()), *known],
+                               check=True, capture_output=True)
+                times.append(min(json.loads(line)["step_time"] for line in list(open(run / "steps.jsonl"))[1:]))
+    for name, times in mine.items():
+        a, b = min(times[1:]), min(theirs[1:])
+        print(f"{name}: vkmoe {a:.2f} s, torch {b:.2f} s, ratio {b / a:.2f} ({torch.get_num_threads()} threads)", flush=True)
 
 
 def ours(vkmoe, row, threads):

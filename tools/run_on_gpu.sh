@@ -61,7 +61,9 @@ if [ $sandbox != none ]; then
 fi
 step 80 bench ./vkmoe bench "$@"
 cat "$out/bench.txt"
-step 130 tune ./vkmoe tune --repeat 2 --min-ms 5 "$@"
+step 15 bench_plain_attention env VKMOE_ATTENTION=plain ./vkmoe bench attn "$@"
+cat "$out/bench_plain_attention.txt"
+step 115 tune ./vkmoe tune --repeat 2 --min-ms 5 "$@"
 cat "$out/tune.txt"
 step 30 bench_tuned ./vkmoe bench ge "$@" # gemm, gemm_seg, the head's
 cat "$out/bench_tuned.txt"

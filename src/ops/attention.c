@@ -28,7 +28,6 @@ enum { PROMPT_ROW0, PROMPT_LEN, OWN_ROW0, N_OWN, TOKEN, FINISHED, ROLLOUT, STATE
 
 #ifndef VKM_TWIN64
 int vkm_lanes_limit = 2;
-int vkm_attn_stages_everywhere;
 
 void vkm_op_attn_fwd(vkm_stream *s, const vkm_args_attn_fwd *a) {
     vkm_args_attn_fwd b = *a;
