@@ -7,11 +7,10 @@
 
 #include "ops/gauss.h"
 
-const vkm_lora_group vkm_lora_groups[VKM_N_LORA_GROUPS] = {
-    {VKM_LIN_Q, 3}, {VKM_LIN_O, 1}, {VKM_LIN_GATE, 2}, {VKM_LIN_DOWN, 1}};
-
 const vkm_lora_group *vkm_lora_group_of(vkm_linear_id id) {
-    const vkm_lora_group *g = vkm_lora_groups;
+    static const vkm_lora_group groups[] = {
+        {VKM_LIN_Q, 3}, {VKM_LIN_O, 1}, {VKM_LIN_GATE, 2}, {VKM_LIN_DOWN, 1}};
+    const vkm_lora_group *g = groups;
     while (id >= g->first + g->n) g++;
     return g;
 }

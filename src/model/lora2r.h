@@ -35,12 +35,11 @@ typedef struct vkm_adapter {
 } vkm_adapter;
 
 /* Linears that follow one another and read the same input: their down products are one. */
-enum { VKM_N_LORA_GROUPS = 4, VKM_MAX_LORA_GROUP = 3 };
+enum { VKM_MAX_LORA_GROUP = 3 };
 typedef struct vkm_lora_group {
     vkm_linear_id first;
     uint32_t n;
 } vkm_lora_group;
-extern const vkm_lora_group vkm_lora_groups[VKM_N_LORA_GROUPS];
 const vkm_lora_group *vkm_lora_group_of(vkm_linear_id id);
 
 /* A module's rows of a `down` product, 2 E R, and an expert's K range in an `up` product. */

@@ -26,8 +26,8 @@ LANES_TARGET static inline void LANES_FN(scale_max)(vec *s, real scale, vec *m, 
 /* Scaled scores become weights over the maximum m, whose sums go to l. */
 LANES_TARGET static inline void LANES_FN(weights)(vec *s, const vec *m, vec *l, uint32_t first,
                                                   const LANES_FN(mask) * see) {
-    real *x = (real *)s;
-    const real *most = (const real *)m;
+    real *x = (real *)s, most[LANES];
+    memcpy(most, m, sizeof most);
     for (uint32_t u = 0; u < ATTN_STEP; u++)
         for (uint32_t i = 0; i < LANES; i++)
             x[u * LANES + i] = vkm_exp_weight(x[u * LANES + i] - most[i]);
