@@ -9,10 +9,9 @@
 
 #include <cmocka.h>
 
-#include "model/init_model.h"
-#include "ops/gauss.h"
-#include "rl/policy.h"
 #include "tmpdir.h"
+
+#include "tiny_model.h"
 
 enum { PROMPT = 20, NEW = 9, ROWS = 3, RANK = 3 };
 
@@ -32,26 +31,17 @@ static vkm_status keep(void *user, uint32_t row, const uint32_t *tokens, const f
 }
 
 static vkm_policy *open_policy(vkm_dev *dev, uint32_t n_experts) {
-    vkm_err err = {0};
-    vkm_policy *p = NULL;
-    vkm_policy_limits max = {.max_prompt = PROMPT,
-                             .max_new = NEW,
-                             .rollouts = ROWS,
-                             .prompts = ROWS,
-                             .ids = ROWS,
-                             .micro_rows = 256,
-                             .n_experts = n_experts,
-                             .rank = RANK,
-                             .trains = 1,
-                             .seed = 9};
-    if (vkm_policy_new(dev, in_dir("model"), &max, NULL, &p, &err)) fail_msg("%s", err.msg);
-    uint64_t n = vkm_adapter_size(p->adapter, VKM_STATE_PARAM);
-    float *x = calloc(n, sizeof *x);
-    assert_non_null(x);
-    vkm_gauss(x, n, 0, 4, VKM_RNG_TEST, 0, 0.05f);
-    if (vkm_adapter_write(p->adapter, VKM_STATE_PARAM, x, &err)) fail_msg("%s", err.msg);
-    free(x);
-    return p;
+    const vkm_policy_limits max = {.max_prompt = PROMPT,
+                                   .max_new = NEW,
+                                   .rollouts = ROWS,
+                                   .prompts = ROWS,
+                                   .ids = ROWS,
+                                   .micro_rows = 256,
+                                   .n_experts = n_experts,
+                                   .rank = RANK,
+                                   .trains = 1,
+                                   .seed = 9};
+    return open_tiny_policy(dev, &max);
 }
 
 /* Three prompts in three states of their own, in one prefill. */
@@ -94,15 +84,7 @@ static void one_expert(void **state) {
     check_experts(1);
 }
 
-static int make_model(void **state) {
-    const vkm_model_preset *tiny;
-    vkm_err err = {0};
-    if (tmpdir_make(state) || vkm_model_preset_find("tiny", &tiny, &err)) return -1;
-    vkm_init_options o = {.config = tiny->config, .output = in_dir("model"), .seed = 3};
-    return vkm_init_model(&o, NULL, &err) ? -1 : 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(two_experts), cmocka_unit_test(one_expert)};
-    return cmocka_run_group_tests(tests, make_model, tmpdir_remove);
+    return cmocka_run_group_tests(tests, make_tiny_model, tmpdir_remove);
 }

@@ -10,10 +10,9 @@
 
 #include <cmocka.h>
 
-#include "model/init_model.h"
-#include "ops/gauss.h"
-#include "rl/policy.h"
 #include "tmpdir.h"
+
+#include "tiny_model.h"
 
 enum { LONGEST = 40, RANK = 3, WIDTH = 2 * VKM_N_LINEARS * RANK }; /* the preset has 2 layers */
 
@@ -32,25 +31,17 @@ typedef struct result {
 } result;
 
 static vkm_policy *open_policy(vkm_dev *dev, uint32_t micro_rows) {
-    vkm_err err = {0};
-    vkm_policy *p = NULL;
-    vkm_policy_limits max = {.max_prompt = LONGEST,
-                             .rollouts = 1,
-                             .prompts = 1,
-                             .ids = 1,
-                             .micro_rows = micro_rows,
-                             .n_experts = VKM_MAX_EXPERTS,
-                             .rank = RANK,
-                             .trains = 1,
-                             .seed = 9};
-    if (vkm_policy_new(dev, in_dir("model"), &max, NULL, &p, &err)) fail_msg("%s", err.msg);
+    const vkm_policy_limits max = {.max_prompt = LONGEST,
+                                   .rollouts = 1,
+                                   .prompts = 1,
+                                   .ids = 1,
+                                   .micro_rows = micro_rows,
+                                   .n_experts = VKM_MAX_EXPERTS,
+                                   .rank = RANK,
+                                   .trains = 1,
+                                   .seed = 9};
+    vkm_policy *p = open_tiny_policy(dev, &max);
     assert_int_equal(p->adapter->n_modules * RANK, WIDTH);
-    uint64_t n = vkm_adapter_size(p->adapter, VKM_STATE_PARAM);
-    float *x = calloc(n, sizeof *x);
-    assert_non_null(x);
-    vkm_gauss(x, n, 0, 4, VKM_RNG_TEST, 0, 0.05f);
-    if (vkm_adapter_write(p->adapter, VKM_STATE_PARAM, x, &err)) fail_msg("%s", err.msg);
-    free(x);
     return p;
 }
 
@@ -119,15 +110,7 @@ static void vulkan(void **state) {
     check_device(VKM_VULKAN);
 }
 
-static int make_model(void **state) {
-    const vkm_model_preset *tiny;
-    vkm_err err = {0};
-    if (tmpdir_make(state) || vkm_model_preset_find("tiny", &tiny, &err)) return -1;
-    vkm_init_options o = {.config = tiny->config, .output = in_dir("model"), .seed = 3};
-    return vkm_init_model(&o, NULL, &err) ? -1 : 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(cpu), cmocka_unit_test(vulkan)};
-    return cmocka_run_group_tests(tests, make_model, tmpdir_remove);
+    return cmocka_run_group_tests(tests, make_tiny_model, tmpdir_remove);
 }
