@@ -3,6 +3,12 @@
 
 const uint CHUNK = 256u; /* of the dot product contract */
 
+/* A sequence: its first row and its length. */
+#define SEQ_ROW0(i) LD_seqs(4u * (i))
+#define SEQ_LEN(i)  LD_seqs(4u * (i) + 1u)
+/* The end of the panel of an operand. */
+uint padded(uint row_end) { return (row_end + 15u) & ~15u; }
+
 float neg_infinity() { return vkm_from_bits(0xff800000u); }
 float unpack_bf16(uint h) { return vkm_from_bits(h << 16); }
 

@@ -32,9 +32,3 @@ uvec2 own_pair(uvec2 addr, uint base, uint p) {
 #define ROW_WORD(own, u, addr, base, i)                                                            \
     (spread() ? subgroupBroadcast(own[(u) * OWN + (i) / 16u][(i) % 2u], (i) % 16u / 2u)            \
               : U32_R(addr).v[(base) + (i)])
-
-/* A sequence: its first row and its length. */
-#define SEQ_ROW0(i) LD_seqs(4u * (i))
-#define SEQ_LEN(i)  LD_seqs(4u * (i) + 1u)
-/* The end of the panel of an operand. */
-uint padded(uint row_end) { return (row_end + 15u) & ~15u; }

@@ -23,12 +23,6 @@ uint lane_row(uint r) { return 4u * down() + r; }
 uint lane_other(uint u) { return across() + 16u * u; }
 uint lane_word(uint slice, uint i) { return slice * (DW / SLICES) + 16u * i + across(); }
 
-/* A sequence: its first row and its length. */
-#define SEQ_ROW0(i) LD_seqs(4u * (i))
-#define SEQ_LEN(i)  LD_seqs(4u * (i) + 1u)
-/* The end of the panel of an operand. */
-uint padded(uint row_end) { return (row_end + 15u) & ~15u; }
-
 /* Stages the rows of a block, or of a tile. row_word(i): where row i begins in the buffer. */
 #define STAGE_BLOCK(to, addr, row_word)                                                            \
     for (uint at_ = gl_LocalInvocationID.x; at_ < BLOCK / 4u * DW; at_ += LANES) {                 \

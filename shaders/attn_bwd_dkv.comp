@@ -27,7 +27,7 @@ void main() {
     uint c_end = kvh + 1u == pc.n_kv && d0 + DS == D ? kp : c_begin + DS;
     [[unroll]] for (uint r = 0u; r < R; r++) {
         uint t = first + own_row(r);
-        if (t >= len && t < padded(len)) pad(row0 + t, c_begin, c_end, kp);
+        if (t >= len && row0 + t < padded(row0 + len)) pad(row0 + t, c_begin, c_end, kp);
     }
     if (first >= len) return;
 

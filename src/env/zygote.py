@@ -92,7 +92,7 @@ def serve(boxed, nr_clone):
         poll.register(pidfd, select.POLLIN)
         late = not poll.poll(REQUEST.unpack(msg)[0])
         if late:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, SIGKILL)
             poll.poll()
         # CPUCLOCK_PROF of the child: RLIMIT_CPU counts clock ticks, which wait4's figures correct
         counted = time.clock_gettime(~pid << 3)
@@ -390,7 +390,7 @@ def watch(pid):
     """F for each file below this folder: its name, a line end, its beginning. A script that ran into
     a limit has left no report."""
     _, status = os.waitpid(pid, 0)
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == SIGKILL:
         os._exit(1)
     n = 0
     for folder, _, names in os.walk(b"."):

@@ -7,8 +7,6 @@
 #define VKM_ATTENTION_H
 
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "ops/twin.h"
 
@@ -95,24 +93,9 @@ static inline vkm_launch attn_launch(vkm_stream *s, uint32_t max_len, uint32_t h
 }
 
 /* The launch of a kernel's form `shared` where the device is for it and it is for the head
- * dimension; else the plain one. slices: groups that share the columns of the outputs. Lavapipe,
- * whose workgroup memory costs as much as any, is faster without: 2 to 4 times in Mesa 26, at a
- * head dimension of 32 also in 22.3. The environment's VKMOE_ATTENTION, plain or shared, has the
- * last word on the device. */
-static inline vkm_launch attn_staged(vkm_stream *s, vkm_launch plain, uint32_t max_len,
-                                     uint32_t heads, uint32_t n_seq, uint32_t head_dim,
-                                     uint32_t slices) {
-    enum { ROWS = 32, LANES = 128 }; /* shaders/attention_staged.glsl */
-    const char *form = getenv("VKMOE_ATTENTION");
-    const vkm_dev *dev = vkm_stream_dev(s);
-    int staged = vkm_dev_class_of(dev) == VKM_CLASS_GPU || !strstr(vkm_dev_driver(dev), "Mesa");
-    if (form) staged = !strcmp(form, vkm_form_name(VKM_FORM_shared));
-    if (!staged || head_dim % 32 || head_dim > 128) return plain;
-    return (vkm_launch){.groups = {vkm_div_up(max_len, ROWS), heads * slices, n_seq},
-                        .spec = {LANES, head_dim, slices},
-                        .work = plain.work,
-                        .form = VKM_FORM_shared};
-}
+ * dimension; else the plain one. slices: groups that share the columns of the outputs. */
+vkm_launch vkm_attn_staged(vkm_stream *s, vkm_launch plain, uint32_t max_len, uint32_t heads,
+                           uint32_t n_seq, uint32_t head_dim, uint32_t slices);
 
 static inline void attn_check(const char *kernel, uint32_t heads, uint32_t n_kv,
                               uint32_t head_dim) {

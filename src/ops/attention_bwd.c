@@ -45,7 +45,7 @@ void vkm_op_attn_bwd_dq(vkm_stream *s, const vkm_args_attn_bwd_dq *a) {
     vkm_launch how = attn_launch(s, a->max_len, a->n_heads, a->n_seq, a->head_dim, 2, 32,
                                  pairs * (6.0 * a->head_dim + 130));
     vkm_stream_launch(s, &vkm_kernels[VKM_K_attn_bwd_dq], &b,
-                      attn_staged(s, how, a->max_len, a->n_heads, a->n_seq, a->head_dim, 1));
+                      vkm_attn_staged(s, how, a->max_len, a->n_heads, a->n_seq, a->head_dim, 1));
 }
 
 void vkm_op_attn_bwd_dkv(vkm_stream *s, const vkm_args_attn_bwd_dkv *a) {
@@ -67,8 +67,8 @@ void vkm_op_attn_bwd_dkv(vkm_stream *s, const vkm_args_attn_bwd_dkv *a) {
                                  pairs * (8.0 * a->head_dim + 130));
     /* six sums an output: a lane of 128 dimensions would have too many */
     vkm_stream_launch(s, &vkm_kernels[VKM_K_attn_bwd_dkv], &b,
-                      attn_staged(s, how, a->max_len, a->n_kv, a->n_seq, a->head_dim,
-                                  a->head_dim == 128 ? 2 : 1));
+                      vkm_attn_staged(s, how, a->max_len, a->n_kv, a->n_seq, a->head_dim,
+                                      a->head_dim == 128 ? 2 : 1));
 }
 #endif
 

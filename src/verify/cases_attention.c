@@ -2,10 +2,11 @@
  * panels and chunks, several sequences with gaps. */
 #include "verify/verify.h"
 
-/* Heads, kv heads, head dimension. */
-static const uint32_t shapes[][3] = {{1, 1, 2}, {4, 2, 32}, {3, 1, 64}, {4, 2, 128}};
+/* Heads, kv heads, head dimension; how many of the lists of sequences it takes. */
+static const uint32_t shapes[][4] = {
+    {1, 1, 2, 6}, {4, 2, 32, 6}, {3, 1, 64, 4}, {4, 2, 128, 4}, {16, 8, 128, 2}};
 
-/* Sequences of a case; 0 ends the list. Big shapes take the short lists. */
+/* Sequences of a case; 0 ends the list. */
 static const uint32_t lengths[][4] = {
     {1}, {2, 63, 64, 65}, {127, 1, 2}, {257}, {255, 256, 257}, {513, 300},
 };
@@ -38,8 +39,7 @@ static float scale_of(uint32_t head_dim, size_t i) {
 
 #define FOR_ATTENTION(shape, x)                                                                    \
     for (size_t shape_i = 0; shape_i < VKM_COUNTOF(shapes); shape_i++)                             \
-        for (size_t length_i = 0; length_i < VKM_COUNTOF(lengths) - (shape_i > 1 ? 2 : 0);         \
-             length_i++)                                                                           \
+        for (size_t length_i = 0; length_i < shapes[shape_i][3]; length_i++)                       \
             for (const uint32_t *shape = shapes[shape_i], *x = lengths[length_i]; x; x = NULL)
 
 /* Whole sequences; and, close together, the later ones behind the first or part of it. */
@@ -102,7 +102,7 @@ VKM_CASES(attn_decode) {
     for (size_t i = 0; i < VKM_COUNTOF(shapes); i++)
         for (size_t j = 0; j < VKM_COUNTOF(keys); j++) {
             const uint32_t *shape = shapes[i], prompt = keys[j][0], own = keys[j][1];
-            uint32_t n_rows = i == 3 ? 3 : 5 + (uint32_t)j;
+            uint32_t n_rows = shape[2] == 128 ? 3 : 5 + (uint32_t)j;
             vkm_args_attn_decode a = {.n_rows = n_rows, .n_heads = shape[0], .n_kv = shape[1]};
             a.head_dim = shape[2];
             a.max_keys = prompt + own + (uint32_t)j;
