@@ -288,6 +288,12 @@ static void record_swiglu_fwd(vkm_stream *s, const void *arg) {
            .n_cols = k->size[1] * k->size[2]);
 }
 
+static void record_pack_f32(vkm_stream *s, const void *arg) {
+    const kit *k = arg;
+    VKM_OP(s, pack_f32, .x = k->t[0], .y = k->t[3], .n_rows = k->size[0],
+           .n_cols = k->size[1] * k->size[2], .ldx = k->size[1] * k->size[2]);
+}
+
 /* words: 4-byte words that an element moves. */
 static vkm_status run_rows(vkm_bench *b, const vkm_bench_row *row, vkm_bench_result *out,
                            void (*record)(vkm_stream *s, const void *arg), double words,
@@ -362,6 +368,11 @@ static vkm_status run_rope(vkm_bench *b, const vkm_bench_row *row, vkm_bench_res
 static vkm_status run_swiglu(vkm_bench *b, const vkm_bench_row *row, vkm_bench_result *out,
                              vkm_err *err) {
     return run_rows(b, row, out, record_swiglu_fwd, 2.5, err);
+}
+
+static vkm_status run_pack_f32(vkm_bench *b, const vkm_bench_row *row, vkm_bench_result *out,
+                               vkm_err *err) {
+    return run_rows(b, row, out, record_pack_f32, 1.5, err);
 }
 
 /* ---- output head: size = rows, vocabulary -------------------------------------------------------
@@ -445,6 +456,7 @@ static const vkm_bench_row rows[] = {
     {"rope_fwd/128", "1024 rows, 16 heads of 128", run_rope, {1024, 16, 128}},
     {"rope_fwd/tiny", "6400 rows, 4 heads of 32", run_rope, {6400, 4, 32}},
     {"swiglu_fwd", "1024 rows of 3072", run_swiglu, {1024, 1, 3072}},
+    {"pack_f32", "1024 rows of 1024", run_pack_f32, {1024, 1, 1024}},
     {"lse_block", "32 rows of 151936 logits", run_lse_block, {32, 151936}},
     {"sample", "32 rows of 151936 logits", run_sample, {32, 151936}},
     {"attn_decode/128",
