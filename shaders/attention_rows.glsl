@@ -2,7 +2,6 @@
  * width apart; the other side goes by in steps, addressed through the workgroup and the loop counter
  * only, so that its loads are uniform. Every array is indexed by unrolled constants and stays in
  * registers: the head dimension is a specialization constant. */
-#extension GL_KHR_shader_subgroup_ballot : require
 #include "attention.glsl"
 #include "words.glsl"
 
@@ -30,5 +29,5 @@ uvec2 own_pair(uvec2 addr, uint base, uint p) {
 #define OWN_WORDS(own, u, addr, base)                                                              \
     [[unroll]] for (uint p_ = 0u; p_ < OWN; p_++) own[(u) * OWN + p_] = own_pair(addr, base, p_)
 #define ROW_WORD(own, u, addr, base, i)                                                            \
-    (spread() ? subgroupBroadcast(own[(u) * OWN + (i) / 16u][(i) % 2u], (i) % 16u / 2u)            \
+    (spread() ? VKM_FROM_LANE(own[(u) * OWN + (i) / 16u][(i) % 2u], (i) % 16u / 2u)            \
               : U32_R(addr).v[(base) + (i)])

@@ -12,14 +12,17 @@ float factor(uint s, uint i) {
 
 void main() {
     precise float y[TILE_N];
-    VKM_FOR_TILE(y[at] = LD_c(VKM_AT(i, j)))
+    VKM_FOR_FOURS(vec4 x = vkm_load_four(pc.c, VKM_ROW(i), j, pc.n, pc.n);
+                  [[unroll]] for (uint l = 0u; l < 4u; l++) y[at + l] = x[l])
     for (uint s = 0u; s < pc.n_seq; s++) {
         uint at_seq = 4u * min(s, pc.n_seq - 1u); /* drivers run ahead of the loop's end */
         uint row0 = LD_seqs(at_seq), len = LD_seqs(at_seq + 1u);
         precise float d[TILE_N];
         vkm_tile_rule4(vkm_operand(pc.a, pc.m, pc.kpa, row0 / 2u),
                        vkm_operand(pc.b, pc.n, pc.kpb, row0 / 2u), (len + 7u) / 8u * 8u, d);
-        VKM_FOR_TILE(y[at] = vkm_add_scaled(y[at], factor(s, i), d[at]))
+        VKM_FOR_ROWS(float f = factor(s, i);
+                     [[unroll]] for (uint l = 0u; l < TILE_ROW_N; l++) y[at + l] =
+                         vkm_add_scaled(y[at + l], f, d[at + l]))
     }
-    VKM_FOR_TILE(if (i < pc.m && j < pc.n) ST_c(i * pc.n + j, y[at]))
+    VKM_FOR_FOURS(vkm_store_four(pc.c, i, j, pc.n, pc.n, VKM_FOUR(y)))
 }

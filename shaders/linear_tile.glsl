@@ -1,16 +1,15 @@
 /* y = x W^T + the experts' scaled terms for one tile; for the push constants of linear. The base
- * product and the experts' run through one loop, so that the tile's code stands once. Without experts
- * row_seq and scale may hold a single element. */
-float vkm_factor(uint i, bool base, uint e) {
-    uint seq = LD_row_seq(pc.n_experts == 0u ? 0u : VKM_ROW(i));
-    bool none = base || seq == 0xffffffffu;
+ * product and the experts' run through one loop, so that the tile's code stands once. */
+float vkm_factor(uint i, uint e) {
+    uint seq = LD_row_seq(VKM_ROW(i));
+    bool none = seq == 0xffffffffu;
     float f = LD_scale(none ? 0u : seq * pc.n_experts + e);
     return none ? 0.0 : f;
 }
 
 void vkm_linear_tile(out precise float y[TILE_N]) {
     uint k2 = pc.n_experts * pc.kper;
-    VKM_FOR_TILE(y[at] = 0.0)
+    [[unroll]] for (uint at = 0u; at < TILE_N; at++) y[at] = 0.0;
     for (uint part = 0u; part <= pc.n_experts; part++) {
         bool base = part == 0u;
         /* drivers run ahead of the loop's end: e is never past the last expert */
@@ -19,6 +18,12 @@ void vkm_linear_tile(out precise float y[TILE_N]) {
         vkm_operand b = vkm_operand(base ? pc.b : pc.b2, pc.n, base ? pc.k : k2, skip);
         precise float d[TILE_N];
         vkm_tile_rule4(a, b, base ? pc.k : pc.kper, d);
-        VKM_FOR_TILE(y[at] = base ? d[at] : vkm_add_scaled(y[at], vkm_factor(i, base, e), d[at]))
+        if (base) {
+            [[unroll]] for (uint at = 0u; at < TILE_N; at++) y[at] = d[at];
+        } else {
+            VKM_FOR_ROWS(float f = vkm_factor(i, e);
+                         [[unroll]] for (uint l = 0u; l < TILE_ROW_N; l++) y[at + l] =
+                             vkm_add_scaled(y[at + l], f, d[at + l]))
+        }
     }
 }

@@ -1,7 +1,7 @@
 /* Products by tiles: what gemm, linear, linear_bf16 and gemm_seg have in common. The forms of a shader
  * (vk/kernel.h) differ in the file that is included here. Each gives
- *   TILE_N                     outputs of an invocation
- *   vkm_tile_i(at), _j(at)     row and column of its output `at`; columns come in adjacent pairs
+ *   TILE_N                     outputs of an invocation; TILE_ROW_N one after the other are of a row
+ *   vkm_tile_i(at), _j(at)     row and column of output `at`; columns come in fours that are neighbours
  *   vkm_tile_rule4(a, b, k, y) y[at] = rule 4 of row i of a and row j of b, over k elements, a multiple
  *                              of 8. Rows past an operand's end repeat its last ones: what comes out
  *                              there is not stored.
@@ -11,6 +11,8 @@
 #ifndef VKM_TILE_GLSL
 #define VKM_TILE_GLSL
 #include "words.glsl"
+
+layout(constant_id = 10) const uint TILE_QUADS = 0; /* 1: rows of outputs start at multiples of 4 */
 
 /* One operand: its address, rows, K as stored, and the first k / 2 to read. */
 struct vkm_operand {
@@ -36,15 +38,38 @@ float vkm_add_scaled(float y, float f, float d) {
     return vkm_canon(s);
 }
 
-/* Runs `statement` for every output of the invocation: row i, column j, value index at. A real loop,
- * because unrolled it would be most of the code. */
-#define VKM_FOR_TILE(statement)                                                                    \
-    [[dont_unroll]] for (uint at = 0u; at < TILE_N; at++) {                                        \
+/* Runs `statement` for every stretch of TILE_ROW_N outputs: row i, first value index at. */
+#define VKM_FOR_ROWS(statement)                                                                    \
+    [[unroll]] for (uint at = 0u; at < TILE_N; at += TILE_ROW_N) {                                 \
+        uint i = vkm_tile_i(at);                                                                   \
+        statement;                                                                                 \
+    }
+/* For every four neighbours: row i, columns j to j + 3, value indices at to at + 3. */
+#define VKM_FOR_FOURS(statement)                                                                   \
+    [[unroll]] for (uint at = 0u; at < TILE_N; at += 4u) {                                         \
         uint i = vkm_tile_i(at), j = vkm_tile_j(at);                                               \
         statement;                                                                                 \
     }
+#define VKM_FOUR(y) vec4(y[at], y[at + 1u], y[at + 2u], y[at + 3u])
 /* For loads: an index that is never outside, since drivers load ahead of tests. */
 #define VKM_ROW(i) min(i, pc.m - 1u)
-#define VKM_AT(i, j) (min(i, pc.m - 1u) * pc.n + min(j, pc.n - 1u))
+
+/* Columns j to j + 3 of row i of a matrix of n columns, ld apart; what is outside repeats the last. */
+vec4 vkm_load_four(uvec2 addr, uint i, uint j, uint n, uint ld) {
+    if (TILE_QUADS != 0u) return uintBitsToFloat(vkm_words4(addr, (i * ld + min(j, n - 4u)) / 4u));
+    vec4 x;
+    [[unroll]] for (uint l = 0u; l < 4u; l++) x[l] = F32_R(addr).v[i * ld + min(j + l, n - 1u)];
+    return x;
+}
+void vkm_store_four(uvec2 addr, uint i, uint j, uint n, uint ld, vec4 y) {
+    if (i >= pc.m || j >= n) return;
+    [[unroll]] for (uint l = 0u; l < 4u; l++) y[l] = vkm_canon(y[l]);
+    if (TILE_QUADS != 0u) {
+        vkm_store4(addr, (i * ld + j) / 4u, floatBitsToUint(y));
+    } else {
+        [[unroll]] for (uint l = 0u; l < 4u; l++)
+            if (j + l < n) F32_W(addr).v[i * ld + j + l] = y[l];
+    }
+}
 
 #endif

@@ -27,6 +27,7 @@ layout(constant_id = 6) const uint MAT_M = 8;
 layout(constant_id = 7) const uint MAT_N = 8;
 layout(constant_id = 8) const uint MAT_K = 8;
 layout(constant_id = 9) const uint SUBGROUP = 8; /* invocations */
+const uint TILE_ROW_N = 4u;
 
 const uint DOWN = gl_WorkGroupSize.x / SUBGROUP / TILE_ACROSS;
 const uint A_ROWS = DOWN * TILE_ROWS * MAT_M, B_ROWS = TILE_ACROSS * TILE_COLS * MAT_N;

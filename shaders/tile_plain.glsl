@@ -2,13 +2,13 @@
  * in fours: its four, then four further on by all lanes' fours, ... The rows depend on gl_WorkGroupID
  * only, so that drivers which know uniform addresses load A once for all lanes. Nothing is shared
  * between lanes. */
-#extension GL_KHR_shader_subgroup_ballot : require
 
 layout(constant_id = 1) const uint TILE_ROWS = 16;   /* 4, 8 or a multiple of 16 */
 layout(constant_id = 2) const uint TILE_COLS = 4;    /* a multiple of 4 */
 layout(constant_id = 3) const uint TILE_N = 64;      /* their product */
 layout(constant_id = 4) const uint TILE_SPREAD = 0;  /* 1: see vkm_spread */
 layout(constant_id = 5) const uint TILE_UNROLL = 2;  /* words of K a pass: 1, 2 or 4 */
+const uint TILE_ROW_N = TILE_COLS;
 
 uint vkm_tile_row() {
     return gl_WorkGroupID.y * TILE_ROWS;
@@ -61,7 +61,7 @@ void vkm_tile_rule4(vkm_operand a, vkm_operand b, uint k, out precise float y[TI
                     uint to = h * (TILE_ROWS / 4u) + r / 4u;
                     if (vkm_spread()) {
                         [[unroll]] for (uint q = 0u; q < 4u; q++)
-                            x4[to][q] = subgroupBroadcast(own[r / 16u][q % 2u], (r % 16u + q) / 2u);
+                            x4[to][q] = VKM_FROM_LANE(own[r / 16u][q % 2u], (r % 16u + q) / 2u);
                     } else {
                         x4[to] = vkm_words4(a.addr, a_at[r / 16u] + w + 4u * h + r % 16u / 4u);
                     }

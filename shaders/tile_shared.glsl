@@ -7,6 +7,7 @@ layout(constant_id = 2) const uint TILE_COLS = 8;    /* a multiple of 4 */
 layout(constant_id = 3) const uint TILE_N = 64;      /* their product */
 layout(constant_id = 4) const uint TILE_ACROSS = 16; /* invocations along N */
 layout(constant_id = 5) const uint TILE_STEP = 8;    /* words of K: 4, 8 or 16 */
+const uint TILE_ROW_N = TILE_COLS;
 
 const uint DOWN = gl_WorkGroupSize.x / TILE_ACROSS;
 /* Fours of words: rows and columns of the group, and as staged, a word of K after the other, with a

@@ -3,9 +3,10 @@
  * TILE_ROWS rows by 4 columns and finishes its share of the outputs of all parts. */
 layout(constant_id = 1) const uint TILE_ROWS = 8;   /* 4, 8 or a multiple of 16 */
 layout(constant_id = 2) const uint TILE_COLS = 4;   /* 4 */
-layout(constant_id = 3) const uint TILE_N = 4;      /* 4 rows by the parts: 2 or a multiple of 4 */
+layout(constant_id = 3) const uint TILE_N = 4;      /* 4 rows by the parts: a multiple of 4 */
 layout(constant_id = 4) const uint TILE_ACROSS = 8; /* invocations along N */
 layout(constant_id = 5) const uint TILE_STEP = 4;   /* words of K loaded ahead: 1, 2 or 4 */
+const uint TILE_ROW_N = 4u;
 
 const uint TILE_SPLIT = gl_WorkGroupSize.x / TILE_ACROSS;
 const uint SUMS = 4u * TILE_ROWS; /* of an invocation */

@@ -60,7 +60,7 @@ static void chunks_side_by_side(void **state) {
     (void)state;
     gates_with("split,64,8,4,8,4", "kernel/linear");
     gates_with("split,32,16,4,4,1", "kernel/gemm");
-    gates_with("split,16,4,4,2,2", "kernel/linear_bf16");
+    gates_with("split,16,4,4,4,2", "kernel/linear_bf16");
 }
 
 static void attention_staged_in_workgroup_memory(void **state) {

@@ -23,6 +23,10 @@ static double work_of(uint64_t m, uint64_t n, uint64_t k) {
            4.0 * (2.0 * (double)(m + n) * (double)k + 4.0 * (double)m * (double)n);
 }
 
+static int aligned(vkm_tensor t, uint32_t bytes) {
+    return t.addr % bytes == 0;
+}
+
 void vkm_op_gemm(vkm_stream *s, const vkm_args_gemm *a) {
     vkm_args_gemm b = *a;
     VKM_BUG_ON(a->k & 7 || a->kpa & 7 || a->kpb & 7 || a->k > a->kpa || a->k > a->kpb,
@@ -32,9 +36,10 @@ void vkm_op_gemm(vkm_stream *s, const vkm_args_gemm *a) {
     b.a = vkm_need(a->a, operand_span(a->m, a->k, a->kpa), "gemm", "a");
     b.b = vkm_need(a->b, operand_span(a->n, a->k, a->kpb), "gemm", "b");
     b.c = vkm_need(a->c, (uint64_t)(a->m - 1) * a->ldc + a->n, "gemm", "c");
-    vkm_stream_launch(
-        s, &vkm_kernels[VKM_K_gemm], &b,
-        vkm_tile_launch(vkm_stream_dev(s), 1, a->m, a->n, a->k, work_of(a->m, a->n, a->k)));
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_gemm], &b,
+                      vkm_tile_launch(vkm_stream_dev(s), 1, a->m, a->n, a->k,
+                                      aligned(b.c, 16) && a->ldc % 4 == 0,
+                                      work_of(a->m, a->n, a->k)));
 }
 
 void vkm_op_linear(vkm_stream *s, const vkm_args_linear *a) {
@@ -53,6 +58,7 @@ void vkm_op_linear(vkm_stream *s, const vkm_args_linear *a) {
     b.c = vkm_need(a->c, (uint64_t)a->m * a->n, "linear", "c");
     vkm_stream_launch(s, &vkm_kernels[VKM_K_linear], &b,
                       vkm_tile_launch(vkm_stream_dev(s), 2, a->m, a->n, a->k + k2,
+                                      aligned(b.c, 16) && aligned(b.res, 16),
                                       work_of(a->m, a->n, a->k + k2)));
 }
 
@@ -69,7 +75,7 @@ void vkm_op_linear_bf16(vkm_stream *s, const vkm_args_linear_bf16 *a) {
     b.row_seq = vkm_need(a->row_seq, a->n_experts ? a->m : 0, "linear_bf16", "row_seq");
     b.c = vkm_need(a->c, (uint64_t)a->m * a->n, "linear_bf16", "c");
     vkm_stream_launch(s, &vkm_kernels[VKM_K_linear_bf16], &b,
-                      vkm_tile_launch(vkm_stream_dev(s), 2, a->m, a->n, a->k + k2,
+                      vkm_tile_launch(vkm_stream_dev(s), 2, a->m, a->n, a->k + k2, aligned(b.c, 8),
                                       work_of(a->m, a->n, a->k + k2)));
 }
 
@@ -88,7 +94,8 @@ void vkm_op_gemm_seg(vkm_stream *s, const vkm_args_gemm_seg *a) {
     b.c = vkm_need(a->c, (uint64_t)a->m * a->n, "gemm_seg", "c");
     uint32_t k = a->kpa < a->kpb ? a->kpa : a->kpb;
     vkm_stream_launch(s, &vkm_kernels[VKM_K_gemm_seg], &b,
-                      vkm_tile_launch(vkm_stream_dev(s), 2, a->m, a->n, k, work_of(a->m, a->n, k)));
+                      vkm_tile_launch(vkm_stream_dev(s), 2, a->m, a->n, k, aligned(b.c, 16),
+                                      work_of(a->m, a->n, k)));
 }
 #endif
 

@@ -36,7 +36,7 @@ static const tile_row table[] = {
     {VKM_CLASS_CPU_DRIVER, "Mesa 22.", 8, ANY, 2, PLAIN(8, 8, 8, 1, 1)},
     {VKM_CLASS_CPU_DRIVER, "Mesa 22.", ANY_M, 1u << 18, 2, PLAIN(8, 16, 4, 1, 1)},
     {VKM_CLASS_CPU_DRIVER, "Mesa 22.", ANY_M, (1u << 20) - 1, 2, PLAIN(8, 32, 8, 1, 1)},
-    {VKM_CLASS_CPU_DRIVER, "Mesa 22.", ANY_M, ANY, 1, PLAIN(8, 32, 16, 1, 1)},
+    {VKM_CLASS_CPU_DRIVER, "Mesa 22.", ANY_M, ANY, 1, PLAIN(8, 64, 8, 1, 1)},
     {VKM_CLASS_CPU_DRIVER, "Mesa 22.", ANY_M, ANY, 2, PLAIN(8, 32, 8, 1, 1)},
     {VKM_CLASS_CPU_DRIVER, NULL, 4, ANY, 2, PLAIN(8, 4, 8, 0, 2)},
     {VKM_CLASS_CPU_DRIVER, NULL, 8, ANY, 2, PLAIN(8, 8, 8, 0, 2)},
@@ -119,7 +119,7 @@ int vkm_tile_usable(vkm_tile t, vkm_matrix x) {
         return t.rows % 4 == 0 && t.cols % 4 == 0 && t.rows * t.cols <= 128 && e.rows % 16 == 0 &&
                e.cols % 16 == 0 && is_one_of(t.step, 4, 8, 16);
     return rows_of_panels && t.rows <= 32 && t.cols == 4 &&
-           4 * t.rows % (t.lanes / t.across) == 0 && (e.own == 2 || (e.own && e.own % 4 == 0)) &&
+           4 * t.rows % (t.lanes / t.across) == 0 && e.own && e.own % 4 == 0 &&
            is_one_of(t.step, 1, 2, 4);
 }
 
@@ -197,7 +197,7 @@ static uint32_t passes(vkm_tile t, uint32_t k) {
 }
 
 vkm_launch vkm_tile_launch(const vkm_dev *dev, uint32_t products, uint32_t m, uint32_t n,
-                           uint32_t k, double work) {
+                           uint32_t k, int quads, double work) {
     vkm_tile t = vkm_tile_for(dev, products, m, n);
     while (t.step < 4 && passes(t, k) > MAX_PASSES) t.step *= 2;
     VKM_BUG_ON(vkm_dev_class_of(dev) == VKM_CLASS_CPU_DRIVER && passes(t, k) > MAX_PASSES,
@@ -205,11 +205,11 @@ vkm_launch vkm_tile_launch(const vkm_dev *dev, uint32_t products, uint32_t m, ui
     vkm_matrix x = vkm_dev_matrix(dev);
     vkm_tile_extent e = vkm_tile_extent_of(t, x);
     VKM_BUG_ON(!e.rows || !e.cols, "a tile of %u x %u outputs", e.rows, e.cols);
-    return (vkm_launch){
-        .groups = {vkm_div_up(n, e.cols), vkm_div_up(m, e.rows), 1},
-        .spec = {t.lanes, t.rows, t.cols, e.own, t.across, t.step, x.m, x.n, x.k, x.subgroup},
-        .form = t.form,
-        .work = work};
+    return (vkm_launch){.groups = {vkm_div_up(n, e.cols), vkm_div_up(m, e.rows), 1},
+                        .spec = {t.lanes, t.rows, t.cols, e.own, t.across, t.step, x.m, x.n, x.k,
+                                 x.subgroup, quads && n % 4 == 0},
+                        .form = t.form,
+                        .work = work};
 }
 
 #endif

@@ -48,8 +48,9 @@ uint32_t vkm_tile_candidates(const vkm_dev *dev, uint32_t m, uint32_t n, vkm_til
 int vkm_tile_read(const vkm_dev *dev, const char *text, vkm_tile *out);
 void vkm_tile_write(vkm_tile t, char out[64]);
 
-/* The launch of a product kernel over an (m, n) output, K elements each, with that tile. */
+/* The launch of a product kernel over an (m, n) output, K elements each, with that tile. quads:
+ * whether rows of outputs, and of what is added to them, start at multiples of 4 elements. */
 vkm_launch vkm_tile_launch(const vkm_dev *dev, uint32_t products, uint32_t m, uint32_t n,
-                           uint32_t k, double work);
+                           uint32_t k, int quads, double work);
 
 #endif
