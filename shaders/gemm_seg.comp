@@ -20,9 +20,7 @@ void main() {
         precise float d[TILE_N];
         vkm_tile_rule4(vkm_operand(pc.a, pc.m, pc.kpa, row0 / 2u),
                        vkm_operand(pc.b, pc.n, pc.kpb, row0 / 2u), (len + 7u) / 8u * 8u, d);
-        VKM_FOR_ROWS(float f = factor(s, i);
-                     [[unroll]] for (uint l = 0u; l < TILE_ROW_N; l++) y[at + l] =
-                         vkm_add_scaled(y[at + l], f, d[at + l]))
+        VKM_ADD_SCALED(y, factor(s, i), d)
     }
     VKM_FOR_FOURS(vkm_store_four(pc.c, i, j, pc.n, pc.n, VKM_FOUR(y)))
 }

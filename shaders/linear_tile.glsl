@@ -21,9 +21,7 @@ void vkm_linear_tile(out precise float y[TILE_N]) {
         if (base) {
             [[unroll]] for (uint at = 0u; at < TILE_N; at++) y[at] = d[at];
         } else {
-            VKM_FOR_ROWS(float f = vkm_factor(i, e);
-                         [[unroll]] for (uint l = 0u; l < TILE_ROW_N; l++) y[at + l] =
-                             vkm_add_scaled(y[at + l], f, d[at + l]))
+            VKM_ADD_SCALED(y, vkm_factor(i, e), d)
         }
     }
 }

@@ -38,13 +38,15 @@ float vkm_add_scaled(float y, float f, float d) {
     return vkm_canon(s);
 }
 
-/* Runs `statement` for every stretch of TILE_ROW_N outputs: row i, first value index at. */
-#define VKM_FOR_ROWS(statement)                                                                    \
+/* Adds d to y, scaled by `factor`, an expression of row i that is evaluated once a stretch. */
+#define VKM_ADD_SCALED(y, factor, d)                                                               \
     [[unroll]] for (uint at = 0u; at < TILE_N; at += TILE_ROW_N) {                                 \
         uint i = vkm_tile_i(at);                                                                   \
-        statement;                                                                                 \
+        float f = factor;                                                                          \
+        [[unroll]] for (uint l = 0u; l < TILE_ROW_N; l++)                                          \
+            y[at + l] = vkm_add_scaled(y[at + l], f, d[at + l]);                                   \
     }
-/* For every four neighbours: row i, columns j to j + 3, value indices at to at + 3. */
+/* Runs `statement` for every four outputs that are neighbours: row i, columns j to j + 3, value indices at to at + 3. */
 #define VKM_FOR_FOURS(statement)                                                                   \
     [[unroll]] for (uint at = 0u; at < TILE_N; at += 4u) {                                         \
         uint i = vkm_tile_i(at), j = vkm_tile_j(at);                                               \

@@ -1,9 +1,8 @@
-/* The tile table. Measured at 1024^3 on two cores beside OpenBLAS at 170 to 200 GFLOP/s: lavapipe
- * of Mesa 22.3 loads lane by lane behind the execution mask, so rows of A are spread over the lanes
- * and broadcast (17 GFLOP/s, 9 without), and words come in pairs (1.3 times that). Mesa 26's keeps
- * loads of uniform addresses scalar (74). A 32 x 8 tile takes 1.5 s to compile on 22.3, one of
- * 32 x 16 8 s (and is a quarter faster), so decode rows and small products have less. GPUs stage
- * large tiles in workgroup memory and cut K into its chunks for few rows; no figures of one yet. */
+/* The tile table. Lavapipe of Mesa 22.3 loads lane by lane behind the execution mask, so rows of A
+ * are spread over the lanes and shuffled: a tile of 64 x 8 loads 8 times a word of K for 512 sums.
+ * It takes 6 s to compile, one of 32 x 8 1.5 s, so decode rows and small products have less. Mesa
+ * 26's keeps loads of uniform addresses scalar. GPUs stage large tiles in workgroup memory and cut
+ * K into its chunks for few rows; no figures of one yet. Figures: docs/performance.md. */
 #include "ops/tiles.h"
 #include "ops/tiles_private.h"
 
