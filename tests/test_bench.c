@@ -5,22 +5,55 @@
 #include <math.h>
 
 #include "base/json.h"
+#include "ops/kernels.h"
 #include "tmpdir.h"
 
 #include "program.h"
 
-static void every_row_is_listed_and_found(void **state) {
+/* A kernel's rows are named by it, perhaps with a suffix, and a preset. */
+static void every_kernel_has_a_row(void **state) {
     (void)state;
     works(vkmoe("bench --list"));
+    for (size_t i = 0; i < VKM_N_KERNELS; i++) {
+        const char *name = vkm_kernels[i].name;
+        size_t n = strlen(name);
+        const char *at = out;
+        while (at && !(strncmp(at, name, n) == 0 && strchr("-/\n", at[n])))
+            at = strchr(at, '\n') ? strchr(at, '\n') + 1 : NULL;
+        if (!at) fail_msg("no row of kernel '%s'", name);
+    }
     assert_non_null(strstr(out, "gemm/1024"));
     assert_non_null(strstr(out, "train/tiny"));
-    works(vkmoe("bench rope_fwd/tiny --backend cpu --repeat 1 --min-ms 1 --json"));
-    assert_non_null(strstr(out, "\"name\":\"rope_fwd/tiny\""));
+    assert_null(strstr(out, "qwen3-4b"));
+}
+
+/* At the smallest shapes every row runs and says how far it is from a limit. */
+static void every_row_runs(void **state) {
+    (void)state;
+    works(
+        vkmoe("bench /tiny-llama --preset tiny-llama --backend cpu --repeat 1 --min-ms 0 --json"));
+    size_t rows = 0;
+    for (const char *at = out; (at = strchr(at, '\n')); at++) rows++;
+    assert_true(rows > 60);
+    assert_null(strstr(out, "\"limit\":\"-\""));
+    assert_non_null(strstr(out, "\"limit\":\"launch\""));
+}
+
+static void rows_are_chosen_by_name_and_preset(void **state) {
+    (void)state;
+    works(vkmoe("bench rope_fwd --backend cpu --repeat 1 --min-ms 1 --json"));
+    assert_non_null(strstr(out, "\"name\":\"rope_fwd/mini\""));
+    assert_non_null(strstr(out, "\"name\":\"rope_fwd/qwen3-0.6b\""));
     assert_non_null(strstr(out, "\"limit\":\"copy\""));
-    works(vkmoe("bench tiny-0 --backend cpu --repeat 1 --min-ms 1 --json"));
+    works(vkmoe("bench linear-gate-base/mini --backend cpu --repeat 1 --min-ms 1 --json"));
     assert_non_null(strstr(out, "\"limit\":\"fma\""));
-    works(vkmoe("bench norm_fwd/tiny --backend cpu --repeat 1 --min-ms 1"));
+    assert_non_null(strstr(out, "m 6144, n 256, k 128, kper 8, n_experts 0"));
+    works(vkmoe("bench norm_fwd/mini --backend cpu --repeat 1 --min-ms 1"));
     assert_non_null(strstr(out, "furthest from its limit: "));
+    works(vkmoe("bench --list --preset qwen3-4b"));
+    assert_non_null(strstr(out, "linear-gate/qwen3-4b"));
+    assert_null(strstr(out, "mini"));
+    fails_with(vkmoe("bench --preset qwen3-5b --list"), 2, "unknown preset 'qwen3-5b'");
     fails_with(vkmoe("bench gem --backend cpu --list nonsense"), 2, "nonsense");
     fails_with(vkmoe("bench nonsense --backend cpu"), 2, "no row's name contains 'nonsense'");
 }
@@ -72,7 +105,9 @@ static void a_step_is_its_phases(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_row_is_listed_and_found),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_kernel_has_a_row),
+                                       cmocka_unit_test(every_row_runs),
+                                       cmocka_unit_test(rows_are_chosen_by_name_and_preset),
                                        cmocka_unit_test(a_step_is_its_phases)};
     return cmocka_run_group_tests(tests, tmpdir_make, tmpdir_remove);
 }

@@ -1,9 +1,10 @@
-/* Rows of `vkmoe bench`: what each measures and how. A row runs something, says how long one run
- * took and what it cost; the command prints the table. New rows go into a table of
- * vkm_bench_groups. */
+/* Rows of `vkmoe bench`: what each measures and how. A row runs something at a preset's shapes,
+ * says how long one run took and what it cost; the command prints the table. New rows go into a
+ * table of vkm_bench_groups. */
 #ifndef VKM_CLI_BENCH_H
 #define VKM_CLI_BENCH_H
 
+#include "model/init_model.h"
 #include "vk/stream.h"
 
 typedef struct vkm_bench {
@@ -16,13 +17,19 @@ typedef struct vkm_bench {
 /* One run: 0 where a quantity means nothing for the row. */
 typedef struct vkm_bench_result {
     double seconds, flops, bytes, tokens;
+    char shape[96]; /* what was run, in numbers */
 } vkm_bench_result;
 
 typedef struct vkm_bench_row vkm_bench_row;
+/* preset: NULL for the row of a device's own limits. */
+typedef vkm_status vkm_bench_fn(vkm_bench *b, const vkm_bench_row *row,
+                                const vkm_model_preset *preset, vkm_bench_result *out,
+                                vkm_err *err);
 struct vkm_bench_row {
-    const char *name, *what;
-    vkm_status (*run)(vkm_bench *b, const vkm_bench_row *row, vkm_bench_result *out, vkm_err *err);
-    uint32_t size[5]; /* the row's own: see its run function */
+    const char *name;
+    vkm_bench_fn *run;
+    const char *preset; /* NULL: every preset of the run; "": none, the name says its size */
+    uint32_t size[3];   /* the row's own: see its run function */
 };
 
 typedef struct vkm_bench_group {
@@ -30,12 +37,15 @@ typedef struct vkm_bench_group {
     uint32_t n;
 } vkm_bench_group;
 
-extern const vkm_bench_group vkm_bench_kernels, vkm_bench_policy;
+/* The device's limits; products and attention; all other kernels; the whole policy. */
+extern const vkm_bench_group vkm_bench_limits, vkm_bench_products, vkm_bench_kernels,
+    vkm_bench_policy;
 
-/* What the device does at best: flops and bytes a second. Measured by the rows `fma` (chains of
- * multiply-adds without memory) and `copy` (64 MiB read and written). */
+/* What the device does at best: flops and bytes a second, and the least seconds of one kernel
+ * behind another. Measured by the rows `fma` (chains of multiply-adds without memory), `copy` (64
+ * MiB read and written) and `launch` (64 numbers set to zero). */
 typedef struct vkm_bench_peaks {
-    double flops, bytes;
+    double flops, bytes, launch;
 } vkm_bench_peaks;
 vkm_status vkm_bench_peaks_of(vkm_bench *b, vkm_bench_peaks *out, vkm_err *err) VKM_MUST_CHECK;
 

@@ -1,10 +1,10 @@
-/* Bench rows of the whole policy on random models (of the preset that the row's name ends in):
+/* Bench rows of the whole policy on random models, each of a preset of its own:
  * decoding and training, in tokens a second.
  * Operations: 2 a weight and token for a forward pass, 4 for a training step (forward, and the
  * gradient with respect to x; the weights are frozen), of the head for completion tokens only.
  * Bytes: the weights once a decoded token for all rows together. */
+#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -30,9 +30,9 @@ static void setup_free(setup *s) {
     free(s->sequence);
 }
 
-static vkm_status setup_make(vkm_bench *b, const vkm_bench_row *row, setup *s, vkm_err *err) {
+static vkm_status setup_make(vkm_bench *b, const vkm_bench_row *row, const vkm_model_preset *preset,
+                             setup *s, vkm_bench_result *out, vkm_err *err) {
     char folder[] = "/tmp/vkmoe-bench-XXXXXX";
-    const vkm_model_preset *preset;
     vkm_model_config made;
     uint32_t prompt = row->size[PROMPT], len = prompt + row->size[NEW], rows = row->size[ROWS];
     vkm_policy_limits max = {.max_prompt = prompt,
@@ -47,9 +47,7 @@ static vkm_status setup_make(vkm_bench *b, const vkm_bench_row *row, setup *s, v
                              .seed = 1};
     s->prompt = vkm_calloc(prompt, sizeof *s->prompt, "a bench row", err);
     s->sequence = vkm_calloc(len, sizeof *s->sequence, "a bench row", err);
-    if (!s->prompt || !s->sequence ||
-        vkm_model_preset_find(strchr(row->name, '/') + 1, &preset, err))
-        return err->status;
+    if (!s->prompt || !s->sequence) return err->status;
     if (!mkdtemp(folder)) return vkm_fail(err, VKM_FAILED, "%s: cannot be made", folder);
     vkm_init_options o = {.config = preset->config, .output = folder, .seed = 1, .force = true};
     if (!vkm_init_model(&o, &made, err))
@@ -57,6 +55,8 @@ static vkm_status setup_make(vkm_bench *b, const vkm_bench_row *row, setup *s, v
     vkm_err removing = {0};
     if (vkm_folder_remove(folder, &removing) && !err->status) *err = removing;
     if (err->status) return err->status;
+    snprintf(out->shape, sizeof out->shape, "%u rows, %u + %u tokens", rows, prompt,
+             row->size[NEW]);
     s->head = (double)made.V * made.C;
     s->weights = (double)vkm_model_config_n_params(&made) - (made.tied ? 0 : s->head);
     for (uint32_t i = 0; i < len; i++) {
@@ -73,13 +73,13 @@ static vkm_status count(void *user, uint32_t row, const uint32_t *tokens, const 
     return VKM_OK;
 }
 
-static vkm_status decode(vkm_bench *b, const vkm_bench_row *row, vkm_bench_result *out,
-                         vkm_err *err) {
+static vkm_status decode(vkm_bench *b, const vkm_bench_row *row, const vkm_model_preset *preset,
+                         vkm_bench_result *out, vkm_err *err) {
     setup s = {0};
     uint32_t n = row->size[ROWS], none = 0;
     vkm_gen_options how = {.dist = {.temperature = 1, .top_p = 1}, .seed = 1, .eos = &none};
     vkm_gen_row *rows = vkm_calloc(n, sizeof *rows, "a bench row", err);
-    if (!rows || setup_make(b, row, &s, err)) goto done;
+    if (!rows || setup_make(b, row, preset, &s, out, err)) goto done;
     for (uint32_t i = 0; i < n; i++)
         rows[i] = (vkm_gen_row){s.prompt, row->size[PROMPT], {1, 1}, i};
     for (uint32_t i = 0; i <= b->repeat && !err->status; i++) { /* the first warms up */
@@ -97,13 +97,13 @@ done:
     return err->status;
 }
 
-static vkm_status train(vkm_bench *b, const vkm_bench_row *row, vkm_bench_result *out,
-                        vkm_err *err) {
+static vkm_status train(vkm_bench *b, const vkm_bench_row *row, const vkm_model_preset *preset,
+                        vkm_bench_result *out, vkm_err *err) {
     setup s = {0};
     uint32_t n = row->size[ROWS], len = row->size[PROMPT] + row->size[NEW];
     const vkm_loss_options o = {.eps_low = 0.2f, .eps_high = 0.2f};
     vkm_example *x = vkm_calloc(n, sizeof *x, "a bench row", err);
-    if (!x || setup_make(b, row, &s, err)) goto done;
+    if (!x || setup_make(b, row, preset, &s, out, err)) goto done;
     for (uint32_t i = 0; i < n; i++)
         x[i] = (vkm_example){.seq = {s.sequence, len, row->size[PROMPT]},
                              .group = i / GROUP,
@@ -127,9 +127,9 @@ done:
 }
 
 static const vkm_bench_row rows[] = {
-    {"decode/tiny", "16 rows, 64 + 64 tokens", decode, {64, 64, 16}},
-    {"train/tiny", "16 rows in groups of 4, 64 + 64 tokens", train, {64, 64, 16}},
-    {"decode/qwen3-0.6b-4l", "32 rows, 64 + 32 tokens", decode, {64, 32, 32}},
-    {"train/qwen3-0.6b-4l", "8 rows in groups of 4, 64 + 64 tokens", train, {64, 64, 8}},
+    {"decode", decode, "tiny", {64, 64, 16}},
+    {"train", train, "tiny", {64, 64, 16}},
+    {"decode", decode, "qwen3-0.6b-4l", {64, 32, 32}},
+    {"train", train, "qwen3-0.6b-4l", {64, 64, 8}},
 };
 const vkm_bench_group vkm_bench_policy = {rows, VKM_COUNTOF(rows)};

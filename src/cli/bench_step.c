@@ -11,7 +11,7 @@
 #include "rl/run.h"
 
 enum { MOST_ROWS = VKM_N_PHASES + 8 };
-static const char *const yardsticks[] = {"gemm/1024", "copy"}; /* rows of vkm_bench_kernels */
+static const char *const yardsticks[] = {"gemm/1024", "copy"}; /* rows of products, of limits */
 
 /* One line of the table: seconds, and the tokens that it treats (0: none to speak of). */
 typedef struct line {
@@ -112,14 +112,15 @@ static vkm_status measure_steps(vkm_run *r, uint32_t steps, table *t, vkm_err *e
 }
 
 static vkm_status measure_yardsticks(vkm_dev *dev, table *t, vkm_err *err) {
+    static const vkm_bench_group *const groups[] = {&vkm_bench_products, &vkm_bench_limits};
     vkm_bench b = {.dev = dev, .repeat = 5, .min_s = 0.1};
     if (vkm_stream_new(dev, &b.s, err)) return err->status;
     for (size_t i = 0; i < VKM_COUNTOF(yardsticks); i++)
-        for (uint32_t j = 0; j < vkm_bench_kernels.n; j++) {
-            const vkm_bench_row *row = &vkm_bench_kernels.rows[j];
+        for (uint32_t j = 0; j < groups[i]->n; j++) {
+            const vkm_bench_row *row = &groups[i]->rows[j];
             vkm_bench_result r = {0};
             if (strcmp(row->name, yardsticks[i]) != 0) continue;
-            if (row->run(&b, row, &r, err)) goto done;
+            if (row->run(&b, row, NULL, &r, err)) goto done;
             add_line(t, "", row->name, r.seconds, 0);
         }
 done:
