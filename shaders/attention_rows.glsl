@@ -20,7 +20,7 @@ uint group_rows() { return R * gl_WorkGroupSize.x; }
 /* Rows of the uniform side. Where a driver's loads go lane by lane, eight lanes load two words of a row
  * each and broadcast them. Row number u of a step: OWN_WORDS loads the lane's share of the row at word
  * `base`, ROW_WORD is its word i. */
-bool spread() { return SPREAD != 0u && DW % 2u == 0u && gl_SubgroupSize >= 8u; }
+bool spread() { return SPREAD != 0u && DW % 2u == 0u; }
 const uint OWN = (DW + 15u) / 16u;
 uvec2 own_pair(uvec2 addr, uint base, uint p) {
     if (!spread()) return uvec2(0u);

@@ -3,25 +3,31 @@
 #include "pack_f32.glsl"
 #include "words.glsl"
 
-layout(constant_id = 1) const uint PAIRS = 0; /* 1: two elements lie where one load finds both */
+layout(constant_id = 1) const uint QUADS = 0; /* 1: four elements lie where one load finds them all */
 
-/* Word of elements k and k + 1 of a row; what is outside counts as zero. */
-uint row_word(uint row, uint k) {
+/* Words of elements k to k + 3 of a row; what is outside counts as zero. */
+uvec2 row_words(uint row, uint k) {
     uint from = min(row, pc.n_rows - 1u) * pc.ldx, last = pc.n_cols - 1u;
-    vec2 x = PAIRS != 0u ? uintBitsToFloat(vkm_words2(pc.x, (from + min(k, last - 1u)) / 2u))
-                         : vec2(LD_x(from + min(k, last)), LD_x(from + min(k + 1u, last)));
+    vec4 x;
+    if (QUADS != 0u) {
+        x = uintBitsToFloat(vkm_words4(pc.x, (from + min(k, last - 3u)) / 4u));
+    } else {
+        [[unroll]] for (uint e = 0u; e < 4u; e++) x[e] = LD_x(from + min(k + e, last));
+    }
     uint end = row < pc.n_rows ? pc.n_cols : 0u;
-    return (k < end ? vkm_bf16z(x.x) : 0u) | (k + 1u < end ? vkm_bf16z(x.y) << 16 : 0u);
+    uvec4 bits = uvec4(vkm_bf16z(x.x), vkm_bf16z(x.y), vkm_bf16z(x.z), vkm_bf16z(x.w));
+    bits = mix(uvec4(0u), bits, lessThan(uvec4(k, k + 1u, k + 2u, k + 3u), uvec4(end)));
+    return bits.xz | bits.yw << 16;
 }
 
-/* One invocation packs eight elements of two rows: it reads what lies together and writes pairs. */
+/* One invocation packs four elements of four rows: it reads and writes what lies together. */
 void main() {
-    uint i = vkm_flat_id(), k8n = (pc.n_cols + 7u) / 8u;
-    if (i >= (pc.n_rows + 15u) / 16u * 8u * k8n) return;
-    uint k8 = (i >> 3) % k8n, row = (i >> 3) / k8n * 16u + (i & 7u) * 2u;
-    uint to = vkm_op_word(row, 4u * k8, 8u * k8n) / 2u;
-    [[unroll]] for (uint w = 0u; w < 4u; w++) {
-        uint k = 8u * k8 + 2u * w;
-        vkm_store2(pc.y, to + 8u * w, uvec2(row_word(row, k), row_word(row + 1u, k)));
-    }
+    uint i = vkm_flat_id(), k4n = (pc.n_cols + 7u) / 8u * 2u;
+    if (i >= (pc.n_rows + 15u) / 16u * 4u * k4n) return;
+    uint k4 = (i >> 2) % k4n, row = (i >> 2) / k4n * 16u + (i & 3u) * 4u;
+    uint to = vkm_op_word(row, 2u * k4, 4u * k4n) / 4u;
+    uvec2 w[4];
+    [[unroll]] for (uint r = 0u; r < 4u; r++) w[r] = row_words(row + r, 4u * k4);
+    vkm_store4(pc.y, to, uvec4(w[0].x, w[1].x, w[2].x, w[3].x));
+    vkm_store4(pc.y, to + 4u, uvec4(w[0].y, w[1].y, w[2].y, w[3].y));
 }

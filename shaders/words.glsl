@@ -24,6 +24,23 @@ layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer U6
 };
 layout(buffer_reference, std430, buffer_reference_align = 8) buffer U64_W { uint64_t v[]; };
 layout(buffer_reference, std430, buffer_reference_align = 16) buffer U64x2_W { u64vec2 v[]; };
+/* A place that a loop carries along: lavapipe 22.3 loads lane by lane, and LLVM computes for every lane
+ * anew, from vectors that it stores for that, whatever sum the address is. What comes around a loop is
+ * no sum. In the plain form the place is an index of pairs of words. */
+#define VKM_PLACE uint64_t
+VKM_PLACE vkm_place(uvec2 addr, uint pair) {
+    return packUint2x32(addr) + 8ul * pair;
+}
+VKM_PLACE vkm_further(VKM_PLACE p, uint pairs) {
+    return p + 8ul * pairs;
+}
+uvec2 vkm_words2_at(uvec2 addr, VKM_PLACE p) {
+    return unpackUint2x32(U64_R(p).v[0]);
+}
+uvec4 vkm_words4_at(uvec2 addr, VKM_PLACE p) {
+    u64vec2 w = U64x2_R(p).v[0];
+    return uvec4(unpackUint2x32(w.x), unpackUint2x32(w.y));
+}
 uvec2 vkm_words2(uvec2 addr, uint at) {
     return unpackUint2x32(U64_R(addr).v[at]);
 }
@@ -57,6 +74,19 @@ void vkm_store2(uvec2 addr, uint at, uvec2 x) {
 }
 void vkm_store4(uvec2 addr, uint at, uvec4 x) {
     U32x4_W(addr).v[at] = x;
+}
+#define VKM_PLACE uint
+VKM_PLACE vkm_place(uvec2 addr, uint pair) {
+    return pair;
+}
+VKM_PLACE vkm_further(VKM_PLACE p, uint pairs) {
+    return p + pairs;
+}
+uvec2 vkm_words2_at(uvec2 addr, VKM_PLACE p) {
+    return vkm_words2(addr, p);
+}
+uvec4 vkm_words4_at(uvec2 addr, VKM_PLACE p) {
+    return vkm_words4(addr, p / 2u);
 }
 #endif
 

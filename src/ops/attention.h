@@ -85,7 +85,8 @@ static inline vkm_launch attn_launch(vkm_stream *s, uint32_t max_len, uint32_t h
     /* accumulators live in registers: a GPU's hold 32 dimensions or so */
     for (uint32_t n = 2; gpu && slice > 32 && n <= head_dim / 2; n++)
         if (head_dim % (2 * n) == 0) slice = head_dim / n;
-    uint32_t spread = head_dim <= spread_dim && vkm_dev_lane_loads(vkm_stream_dev(s));
+    uint32_t spread = head_dim <= spread_dim && vkm_dev_lane_loads(vkm_stream_dev(s)) &&
+                      vkm_dev_spreads(vkm_stream_dev(s));
     uint64_t rows = vkm_round_up(max_len, ATTN_BLOCK); /* with pads */
     return (vkm_launch){{vkm_div_up(rows, local * lane_rows), heads * (head_dim / slice), n_seq},
                         {local, head_dim, slice, lane_rows, step, spread},

@@ -19,7 +19,7 @@ void vkm_op_pack_f32(vkm_stream *s, const vkm_args_pack_f32 *a) {
     b.x = vkm_need(a->x, (uint64_t)(a->n_rows - 1) * a->ldx + a->n_cols, "pack_f32", "x");
     b.y = vkm_need(a->y, out, "pack_f32", "y");
     vkm_launch how = vkm_launch_flat(out / 16, 64, 30.0 * (double)out);
-    how.spec[1] = b.x.addr % 8 == 0 && a->ldx % 2 == 0 && a->n_cols % 2 == 0; /* PAIRS */
+    how.spec[1] = b.x.addr % 16 == 0 && a->ldx % 4 == 0 && a->n_cols % 4 == 0; /* QUADS */
     vkm_stream_launch(s, &vkm_kernels[VKM_K_pack_f32], &b, how);
 }
 

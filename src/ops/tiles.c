@@ -204,6 +204,7 @@ vkm_launch vkm_tile_launch(const vkm_dev *dev, uint32_t products, uint32_t m, ui
     vkm_matrix x = vkm_dev_matrix(dev);
     vkm_tile_extent e = vkm_tile_extent_of(t, x);
     VKM_BUG_ON(!e.rows || !e.cols, "a tile of %u x %u outputs", e.rows, e.cols);
+    if (t.form == VKM_FORM_plain) t.across &= vkm_dev_spreads(dev);
     return (vkm_launch){.groups = {vkm_div_up(n, e.cols), vkm_div_up(m, e.rows), 1},
                         .spec = {t.lanes, t.rows, t.cols, e.own, t.across, t.step, x.m, x.n, x.k,
                                  x.subgroup, quads && n % 4 == 0},

@@ -40,6 +40,9 @@ vkm_dev_class vkm_dev_class_of(const vkm_dev *dev) {
 uint32_t vkm_dev_lane_loads(const vkm_dev *dev) {
     return dev->class == VKM_CLASS_CPU_DRIVER && strstr(dev->driver, "Mesa 22.");
 }
+uint32_t vkm_dev_spreads(const vkm_dev *dev) {
+    return dev->subgroup >= 8;
+}
 vkm_matrix vkm_dev_matrix(const vkm_dev *dev) {
     return dev->matrix;
 }

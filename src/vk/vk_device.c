@@ -129,6 +129,7 @@ vkm_status vkm_vulkan_open(vkm_dev *dev, vkm_err *err) {
     memcpy(dev->name, me->name, sizeof dev->name);
     memcpy(dev->driver, me->driver, sizeof dev->driver);
     dev->max_alloc_bytes = me->max_alloc_bytes;
+    dev->subgroup = me->subgroup_size;
     dev->class = me->type == VKM_DEV_SOFTWARE || strstr(me->name, "llvmpipe") ||
                          strstr(me->name, "SwiftShader")
                      ? VKM_CLASS_CPU_DRIVER
