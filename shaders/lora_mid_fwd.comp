@@ -2,47 +2,79 @@
 #extension GL_GOOGLE_include_directive : require
 #include "lora_mid_fwd.glsl"
 #include "lora.glsl"
+#include "words.glsl"
 
-/* u = dA x and h = A0 x + u of one row; i counts all experts' ranks. */
-float u_at(uint row, uint i) {
-    return LD_t(row * pc.ldt + i);
+layout(constant_id = 1) const uint FOURS = 0u; /* 1: four ranks of t lie where one load finds them all */
+
+/* Four columns of row of t, of which `n` exist; row and the others are 0 where they do not. */
+vec4 columns(uint row, uint col, uint n) {
+    uint from = min(row, pc.n_rows - 1u) * pc.ldt + col;
+    vec4 x;
+    if (FOURS != 0u) {
+        x = uintBitsToFloat(vkm_words4(pc.t, from / 4u));
+    } else {
+        [[unroll]] for (uint i = 0u; i < 4u; i++) x[i] = LD_t(from + min(i, n - 1u));
+    }
+    return mix(vec4(0.0), x, lessThan(uvec4(0u, 1u, 2u, 3u), uvec4(row < pc.n_rows ? n : 0u)));
 }
 
-float h_at(uint row, uint i) {
-    uint at = row * pc.ldt + i;
-    precise float h = LD_t(at + pc.n_experts * pc.rank) + LD_t(at);
-    return h;
+/* Words of four elements of two rows into columns col to col + 3 of uh. */
+void store_uh(uint row, uint col, uint kp, vec4 x0, vec4 x1) {
+    uint to = vkm_op_word(row, col / 2u, kp) / 2u;
+    vkm_store2(pc.uh, to, uvec2(vkm_bf16_pair(x0.x, x0.y), vkm_bf16_pair(x1.x, x1.y)));
+    vkm_store2(pc.uh, to + 8u, uvec2(vkm_bf16_pair(x0.z, x0.w), vkm_bf16_pair(x1.z, x1.w)));
 }
 
-float uh_at(uint row, uint col) {
-    uint half_cols = vkm_half_of(pc.rank), in_expert = col % (2u * half_cols);
-    uint j = in_expert % half_cols, i = col / (2u * half_cols) * pc.rank + j;
-    if (row >= pc.n_rows || j >= pc.rank) return 0.0;
-    return in_expert < half_cols ? u_at(row, i) : h_at(row, i);
+void store_h(uint row, uint i, uint n, vec4 h) {
+    if (row >= pc.n_rows) return;
+    [[unroll]] for (uint e = 0u; e < 4u; e++)
+        if (e < n) ST_h(row * pc.n_experts * pc.rank + i + e, h[e]);
 }
 
-float ht_at(uint i, uint row) {
-    if (i >= pc.n_experts * pc.rank || row >= pc.n_rows) return 0.0;
-    return LD_row_seq(row) == 0xffffffffu ? 0.0 : h_at(row, i);
+/* Whether the row counts in ht: no padding. */
+bool counts(uint row) {
+    return row < pc.n_rows && LD_row_seq(min(row, pc.n_rows - 1u)) != 0xffffffffu;
 }
 
+void store_ht(uint row, uint i, uint n, uint tp, vec4 h0, vec4 h1) {
+    if (row >= tp) return;
+    h0 = counts(row) ? h0 : vec4(0.0);
+    h1 = counts(row + 1u) ? h1 : vec4(0.0);
+    uvec4 w;
+    [[unroll]] for (uint e = 0u; e < 4u; e++) w[e] = vkm_bf16_pair(h0[e], h1[e]);
+    if (FOURS != 0u) {
+        vkm_store4(pc.ht, vkm_op_word(i, row / 2u, tp) / 4u, w);
+    } else {
+        [[unroll]] for (uint e = 0u; e < 4u; e++)
+            if (e < n) STW_ht(vkm_op_word(i + e, row / 2u, tp), w[e]);
+    }
+}
+
+/* One invocation makes four ranks of an expert, two rows: u = dA x and h = A0 x + u. Those behind all of
+ * them write the pad rows of ht. */
 void main() {
-    uint at = vkm_flat_id();
-    uint er = pc.n_experts * pc.rank, kp = pc.n_experts * 2u * vkm_half_of(pc.rank);
-    uint tp = (pc.n_rows + 7u) / 8u * 8u, n_uh = vkm_op_words(pc.n_rows, kp);
-    if (at < n_uh) {
-        uvec2 p = vkm_op_place(at, kp);
-        STW_uh(at, vkm_bf16_pair(uh_at(p.x, p.y), uh_at(p.x, p.y + 1u)));
+    uint at = vkm_flat_id(), er = pc.n_experts * pc.rank, half_cols = vkm_half_of(pc.rank);
+    uint kp = pc.n_experts * 2u * half_cols, tp = (pc.n_rows + 7u) / 8u * 8u;
+    uint quads = half_cols / 4u, panel = 8u * pc.n_experts * quads;
+    uint n = (pc.n_rows + 15u) / 16u * panel;
+    if (at >= n) {
+        uint pads = (er + 15u) / 16u * 16u - er;
+        at -= n;
+        if (pc.has_ht != 0u && at < pads * tp / 2u)
+            STW_ht(vkm_op_word(er + at % pads, at / pads, tp), 0u);
         return;
     }
-    at -= n_uh;
-    uint n_h = pc.has_h == 0u ? 0u : pc.n_rows * er;
-    if (at < n_h) {
-        ST_h(at, h_at(at / er, at % er));
-        return;
+    uint row = at / panel * 16u + at % 8u * 2u, quad = at % panel / 8u;
+    uint expert = quad / quads, j = quad % quads * 4u, i = expert * pc.rank + j;
+    uint live = min(pc.rank - j, 4u), col = expert * 2u * half_cols + j;
+    vec4 u0 = columns(row, i, live), u1 = columns(row + 1u, i, live);
+    precise vec4 h0 = columns(row, er + i, live) + u0;
+    precise vec4 h1 = columns(row + 1u, er + i, live) + u1;
+    store_uh(row, col, kp, u0, u1);
+    store_uh(row, col + half_cols, kp, h0, h1);
+    if (pc.has_h != 0u) {
+        store_h(row, i, live, h0);
+        store_h(row + 1u, i, live, h1);
     }
-    at -= n_h;
-    if (pc.has_ht == 0u || at >= vkm_op_words(er, tp)) return;
-    uvec2 p = vkm_op_place(at, tp);
-    STW_ht(at, vkm_bf16_pair(ht_at(p.x, p.y), ht_at(p.x, p.y + 1u)));
+    if (pc.has_ht != 0u) store_ht(row, i, live, tp, h0, h1);
 }

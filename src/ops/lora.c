@@ -37,9 +37,13 @@ void vkm_op_lora_mid_fwd(vkm_stream *s, const vkm_args_lora_mid_fwd *a) {
     b.uh = vkm_need(a->uh, uh, "lora_mid_fwd", "uh");
     b.h = vkm_need(a->h, h, "lora_mid_fwd", "h");
     b.ht = vkm_need(a->ht, ht, "lora_mid_fwd", "ht");
-    uint64_t n = uh / 2 + h + ht / 2;
-    vkm_stream_launch(s, &vkm_kernels[VKM_K_lora_mid_fwd], &b,
-                      vkm_launch_flat(n, 64, 60.0 * (double)n));
+    /* an invocation for four ranks of two rows, and for two columns of a pad row of ht */
+    uint64_t pads = vkm_round_up(er, 16) - er,
+             n_pads = a->has_ht ? pads * vkm_op_kp(a->n_rows) / 2 : 0;
+    double work = 30.0 * (double)(uh + h + ht);
+    vkm_launch how = vkm_launch_flat(uh / 16 + n_pads, 64, work);
+    how.spec[1] = a->rank % 4 == 0 && a->ldt % 4 == 0 && b.t.addr % 16 == 0; /* FOURS */
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_lora_mid_fwd], &b, how);
 }
 
 void vkm_op_lora_mid_bwd(vkm_stream *s, const vkm_args_lora_mid_bwd *a) {
