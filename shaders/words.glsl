@@ -3,8 +3,8 @@
 #ifndef VKM_WORDS_GLSL
 #define VKM_WORDS_GLSL
 
-/* x as another invocation of the subgroup has it; which one is a constant. lavapipe 22.3 makes a loop
- * of a broadcast and one instruction of a shuffle, lavapipe 26 the other way round. */
+/* x as another invocation of the subgroup has it; which one is a constant. lavapipe 22.3, for which rows
+ * are spread over lanes, makes a loop of a broadcast and one instruction of a shuffle. */
 #ifdef VKM_FORM_WIDE
 #extension GL_KHR_shader_subgroup_shuffle : require
 #define VKM_FROM_LANE(x, lane) subgroupShuffle(x, lane)

@@ -59,10 +59,12 @@ if [ $sandbox != none ]; then
         failed=$((failed + 1))
     fi
 fi
-step 80 bench ./vkmoe bench "$@"
+step 80 bench ./vkmoe bench --min-ms 20 "$@"
 cat "$out/bench.txt"
 step 15 bench_plain_attention env VKMOE_ATTENTION=plain ./vkmoe bench attn "$@"
 cat "$out/bench_plain_attention.txt"
+step 20 bench_4b ./vkmoe bench linear --preset qwen3-4b --min-ms 20 "$@"
+cat "$out/bench_4b.txt"
 step 115 tune ./vkmoe tune --repeat 2 --min-ms 5 "$@"
 cat "$out/tune.txt"
 step 30 bench_tuned ./vkmoe bench ge "$@" # gemm, gemm_seg, the head's
@@ -72,6 +74,8 @@ if grep -q ', fast\]' "$out/devices.txt"; then
     tail -n 1 "$out/verify_fast.txt"
     step 25 bench_fast ./vkmoe bench ge --numerics fast "$@"
     cat "$out/bench_fast.txt"
+    step 20 bench_fast_4b ./vkmoe bench linear --preset qwen3-4b --min-ms 20 --numerics fast "$@"
+    cat "$out/bench_fast_4b.txt"
 else
     echo "no fast tier here: the device, or the build, has no cooperative matrices"
 fi
