@@ -314,19 +314,32 @@ VKM_REF(rope_fwd) {
     }
 }
 
+/* The inverse, likewise; through memory of its own, since x and y could be one to the compiler. */
+enum { MOST_STEP = 32 };
+VKM_IN_REF uint32_t rotate_back(const real *y, const real *c, const real *s, uint32_t half,
+                                uint32_t d, uint32_t step, real *x) {
+    for (; d + step <= half; d += step) {
+        real lo[MOST_STEP], hi[MOST_STEP];
+        const real *y0 = y + d, *y1 = y + half + d, *cd = c + d, *sd = s + d;
+        for (uint32_t i = 0; i < step; i++) {
+            lo[i] = canon(canon(y0[i] * cd[i]) + canon(y1[i] * sd[i]));
+            hi[i] = canon(canon(y1[i] * cd[i]) - canon(y0[i] * sd[i]));
+        }
+        memcpy(x + d, lo, step * sizeof *lo);
+        memcpy(x + half + d, hi, step * sizeof *hi);
+    }
+    return d;
+}
+
 VKM_REF(rope_bwd) {
     const real *dy = ref_f32(a->dy), *cosines = ref_f32(a->cos), *sines = ref_f32(a->sin);
     const uint32_t *pos = ref_u32(a->pos); /* (T) */
     real *dx = ref_f32(a->dx);             /* (T,H,D) */
     uint32_t half = a->head_dim / 2;
     FOR_PART(unit, (uint64_t)a->n_rows * a->n_heads) {
-        const real *lo = dy + unit * a->head_dim, *hi = lo + half;
-        uint64_t t = (uint64_t)pos[unit / a->n_heads] * half;
-        real *out = dx + unit * a->head_dim;
-        for (uint32_t d = 0; d < half; d++) {
-            real c = cosines[t + d], s = sines[t + d];
-            out[d] = canon(canon(lo[d] * c) + canon(hi[d] * s));
-            out[half + d] = canon(canon(hi[d] * c) - canon(lo[d] * s));
-        }
+        uint64_t at = unit * a->head_dim, t = (uint64_t)pos[unit / a->n_heads] * half;
+        uint32_t d = rotate_back(dy + at, cosines + t, sines + t, half, 0, MOST_STEP, dx + at);
+        d = rotate_back(dy + at, cosines + t, sines + t, half, d, 16, dx + at);
+        (void)rotate_back(dy + at, cosines + t, sines + t, half, d, 1, dx + at);
     }
 }
