@@ -46,7 +46,8 @@ float vkm_add_scaled(float y, float f, float d) {
         [[unroll]] for (uint l = 0u; l < TILE_ROW_N; l++)                                          \
             y[at + l] = vkm_add_scaled(y[at + l], f, d[at + l]);                                   \
     }
-/* Runs `statement` for every four outputs that are neighbours: row i, columns j to j + 3, value indices at to at + 3. */
+/* Runs `statement` for every four outputs that are neighbours: row i, columns j to j + 3, value indices
+ * at to at + 3. */
 #define VKM_FOR_FOURS(statement)                                                                   \
     [[unroll]] for (uint at = 0u; at < TILE_N; at += 4u) {                                         \
         uint i = vkm_tile_i(at), j = vkm_tile_j(at);                                               \
