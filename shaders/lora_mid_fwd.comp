@@ -15,7 +15,7 @@ vec4 columns(uint row, uint col, uint n) {
     } else {
         [[unroll]] for (uint i = 0u; i < 4u; i++) x[i] = LD_t(from + min(i, n - 1u));
     }
-    return mix(vec4(0.0), x, lessThan(uvec4(0u, 1u, 2u, 3u), uvec4(row < pc.n_rows ? n : 0u)));
+    return vkm_first_of(x, row < pc.n_rows ? n : 0u);
 }
 
 /* Words of four elements of two rows into columns col to col + 3 of uh. */

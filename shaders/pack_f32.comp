@@ -14,10 +14,8 @@ uvec2 row_words(uint row, uint k) {
     } else {
         [[unroll]] for (uint e = 0u; e < 4u; e++) x[e] = LD_x(from + min(k + e, last));
     }
-    uint end = row < pc.n_rows ? pc.n_cols : 0u;
-    uvec4 bits = uvec4(vkm_bf16z(x.x), vkm_bf16z(x.y), vkm_bf16z(x.z), vkm_bf16z(x.w));
-    bits = mix(uvec4(0u), bits, lessThan(uvec4(k, k + 1u, k + 2u, k + 3u), uvec4(end)));
-    return bits.xz | bits.yw << 16;
+    x = vkm_first_of(x, row < pc.n_rows && k < pc.n_cols ? pc.n_cols - k : 0u);
+    return uvec2(vkm_bf16_pair(x.x, x.y), vkm_bf16_pair(x.z, x.w));
 }
 
 /* One invocation packs four elements of four rows: it reads and writes what lies together. */

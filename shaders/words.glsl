@@ -13,6 +13,11 @@
 #define VKM_FROM_LANE(x, lane) subgroupBroadcast(x, lane)
 #endif
 
+/* The first n of four elements; zeros in place of the others. */
+vec4 vkm_first_of(vec4 x, uint n) {
+    return vec4(n > 0u ? x.x : 0.0, n > 1u ? x.y : 0.0, n > 2u ? x.z : 0.0, n > 3u ? x.w : 0.0);
+}
+
 /* Words 2 at and 2 at + 1, words 4 at to 4 at + 3 of a buffer, which lies on a multiple of as many. */
 #ifdef VKM_FORM_WIDE
 #extension GL_EXT_shader_explicit_arithmetic_types_int64 : require

@@ -42,8 +42,8 @@ extern const vkm_bench_group vkm_bench_limits, vkm_bench_products, vkm_bench_ker
     vkm_bench_policy;
 
 /* What the device does at best: flops and bytes a second, and the least seconds of one kernel
- * behind another. Measured by the rows `fma` (chains of multiply-adds without memory), `copy` (64
- * MiB read and written) and `launch` (64 numbers set to zero). */
+ * behind another. Measured by the rows `fma_chains` (chains of multiply-adds without memory),
+ * `copy` (64 MiB read and written) and `launch` (64 numbers set to zero). */
 typedef struct vkm_bench_peaks {
     double flops, bytes, launch;
 } vkm_bench_peaks;

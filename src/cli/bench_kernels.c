@@ -1,5 +1,6 @@
 /* Bench rows of the kernels that are neither products nor attention. */
 #include "cli/bench_kit.h"
+#include "model/model.h"
 #include "ops/grpo.h"
 #include "ops/lmhead.h"
 #include "ops/norm.h"
@@ -314,10 +315,10 @@ VKM_BENCH(sample) {
 /* ---- router, policy loss, optimizer -------------------------------------------------------------
  */
 
-enum { ROUTED = 64, MODULES = 7 }; /* rows of pooled activations; Linears of a layer */
+enum { ROUTED = 64 }; /* rows of pooled activations */
 
 static uint32_t pooled(const vkm_kit *k) {
-    return k->c.L * MODULES * k->rank;
+    return k->c.L * VKM_N_LINEARS * k->rank;
 }
 
 VKM_BENCH(router_fwd) {
@@ -396,7 +397,8 @@ VKM_BENCH(sum5) {
 }
 
 VKM_BENCH(clip_coef) {
-    *a = (vkm_args_clip_coef){.n = k->c.L * MODULES * 2, .max_norm = 1, .inv_scale = 0x1p-24f};
+    *a =
+        (vkm_args_clip_coef){.n = k->c.L * VKM_N_LINEARS * 2, .max_norm = 1, .inv_scale = 0x1p-24f};
     vkm_kit_f32(k, &a->sums, a->n);
     vkm_kit_f32(k, &a->clip, VKM_CLIP_WORDS);
 }

@@ -112,8 +112,7 @@ void vkm_op_attn_decode(vkm_stream *s, const vkm_args_attn_decode *a) {
     vkm_stream_launch(
         s, &vkm_kernels[VKM_K_attn_decode], &b,
         (vkm_launch){{a->n_heads / shared_heads, a->n_rows, 1},
-                     {local, a->head_dim, words, shared_heads, fours,
-                      vkm_dev_lane_loads(vkm_stream_dev(s)) & vkm_dev_spreads(vkm_stream_dev(s))},
+                     {local, a->head_dim, words, shared_heads, fours, attn_spreads(s)},
                      work});
 }
 #endif

@@ -69,6 +69,11 @@ static inline void attn_pad(bf16 *y, uint64_t row, uint32_t from, uint32_t to, u
 }
 
 #ifndef VKM_TWIN64
+/* Whether eight lanes load what all need and take it from one another. */
+static inline uint32_t attn_spreads(vkm_stream *s) {
+    return vkm_dev_lane_loads(vkm_stream_dev(s)) && vkm_dev_spreads(vkm_stream_dev(s));
+}
+
 /* Grid and constants of a kernel over (rows of a sequence, heads, sequences). A CPU driver's loads
  * cost more than its arithmetic, so up to cpu_rows rows a lane share them while the unrolled code
  * (rows * head_dim) stays small: an old LLVM compiles it in about a second. (Not for 16 dimensions,
@@ -85,8 +90,7 @@ static inline vkm_launch attn_launch(vkm_stream *s, uint32_t max_len, uint32_t h
     /* accumulators live in registers: a GPU's hold 32 dimensions or so */
     for (uint32_t n = 2; gpu && slice > 32 && n <= head_dim / 2; n++)
         if (head_dim % (2 * n) == 0) slice = head_dim / n;
-    uint32_t spread = head_dim <= spread_dim && vkm_dev_lane_loads(vkm_stream_dev(s)) &&
-                      vkm_dev_spreads(vkm_stream_dev(s));
+    uint32_t spread = head_dim <= spread_dim && attn_spreads(s);
     uint64_t rows = vkm_round_up(max_len, ATTN_BLOCK); /* with pads */
     return (vkm_launch){{vkm_div_up(rows, local * lane_rows), heads * (head_dim / slice), n_seq},
                         {local, head_dim, slice, lane_rows, step, spread},
