@@ -3,6 +3,8 @@
 #include "attn_bwd_dkv.glsl"
 #ifdef VKM_FORM_SHARED
 #include "attn_bwd_dkv_staged.glsl"
+#elif defined(VKM_FORM_HALF) || defined(VKM_FORM_BF16)
+#include "attn_bwd_dkv_matrix.glsl"
 #else
 #include "attention_rows.glsl"
 

@@ -3,6 +3,8 @@
 #include "attn_fwd.glsl"
 #ifdef VKM_FORM_SHARED
 #include "attn_fwd_staged.glsl"
+#elif defined(VKM_FORM_HALF) || defined(VKM_FORM_BF16)
+#include "attn_fwd_matrix.glsl"
 #else
 #include "attention_rows.glsl"
 

@@ -1,5 +1,5 @@
 /* The fast tier, where the build and the device have it (tools/sid.sh makes such a place): products
- * by cooperative matrices against the reference, and what happens elsewhere. */
+ * and attention by cooperative matrices against the reference, and what happens elsewhere. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -29,10 +29,10 @@ static int close_device(void **state) {
 }
 
 /* Integers bit for bit, other values within the bound, twice the same: see verify.c. */
-static void products_pass_their_gate(void **state) {
+static void kernels_pass_their_gates(void **state) {
     (void)state;
     if (!dev) skip();
-    static const char *const gates[] = {"kernel/gemm", "kernel/linear"};
+    static const char *const gates[] = {"kernel/gemm", "kernel/linear", "kernel/attn"};
     for (size_t i = 0; i < VKM_COUNTOF(gates); i++) {
         vkm_err err = {0};
         vkm_verify_options o = {.dev = dev, .seed = 3, .select = gates[i]};
@@ -81,7 +81,7 @@ static void the_exact_tier_has_none(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(products_pass_their_gate), cmocka_unit_test(tiles_are_of_the_tier),
+        cmocka_unit_test(kernels_pass_their_gates), cmocka_unit_test(tiles_are_of_the_tier),
         cmocka_unit_test(the_cpu_has_none), cmocka_unit_test(the_exact_tier_has_none)};
     return cmocka_run_group_tests(tests, open_device, close_device);
 }

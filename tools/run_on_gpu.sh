@@ -76,6 +76,8 @@ if grep -q ', fast\]' "$out/devices.txt"; then
     cat "$out/bench_fast.txt"
     step 20 bench_fast_4b ./vkmoe bench linear --preset qwen3-4b --min-ms 20 --numerics fast "$@"
     cat "$out/bench_fast_4b.txt"
+    step 15 bench_fast_attention ./vkmoe bench attn --min-ms 20 --numerics fast "$@"
+    cat "$out/bench_fast_attention.txt"
 else
     echo "no fast tier here: the device, or the build, has no cooperative matrices"
 fi

@@ -7,11 +7,6 @@
  * would add +0 and are skipped. M and L are kept for the backward pass (attention_bwd.c). */
 #include "ops/attention.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-#include "base/log.h"
-
 enum { ATTN_HEADS = 4 }; /* query heads that share a conversion of the keys */
 
 /* The keys of one decode row: the prompt's rows, then the rollout's own. */
@@ -34,29 +29,6 @@ enum { PROMPT_ROW0, PROMPT_LEN, OWN_ROW0, N_OWN, TOKEN, FINISHED, ROLLOUT, STATE
 #ifndef VKM_TWIN64
 int vkm_lanes_limit = 2;
 
-/* Lavapipe, whose workgroup memory costs as much as any, is faster without: 2 to 4 times in Mesa
- * 26, at a head dimension of 32 also in 22.3. VKMOE_ATTENTION has the last word. */
-static int stages(const vkm_dev *dev) {
-    const char *text = getenv("VKMOE_ATTENTION");
-    static int warned;
-    if (text && !strcmp(text, vkm_form_name(VKM_FORM_shared))) return 1;
-    if (text && !strcmp(text, vkm_form_name(VKM_FORM_plain))) return 0;
-    if (text && !warned++)
-        vkm_warn("VKMOE_ATTENTION=%s is ignored: it takes plain or shared (docs/numerics.md)",
-                 text);
-    return vkm_dev_class_of(dev) == VKM_CLASS_GPU || !strstr(vkm_dev_driver(dev), "Mesa");
-}
-
-vkm_launch vkm_attn_staged(vkm_stream *s, vkm_launch plain, uint32_t max_len, uint32_t heads,
-                           uint32_t n_seq, uint32_t head_dim, uint32_t slices) {
-    enum { ROWS = 32, LANE_COUNT = 128 }; /* shaders/attention_staged.glsl */
-    if (head_dim % 32 || head_dim > 128 || !stages(vkm_stream_dev(s))) return plain;
-    return (vkm_launch){.groups = {vkm_div_up(max_len, ROWS), heads * slices, n_seq},
-                        .spec = {LANE_COUNT, head_dim, slices},
-                        .work = plain.work,
-                        .form = VKM_FORM_shared};
-}
-
 void vkm_op_attn_fwd(vkm_stream *s, const vkm_args_attn_fwd *a) {
     vkm_args_attn_fwd b = *a;
     attn_check("attn_fwd", a->n_heads, a->n_kv, a->head_dim);
@@ -74,8 +46,8 @@ void vkm_op_attn_fwd(vkm_stream *s, const vkm_args_attn_fwd *a) {
     uint32_t len = a->max_len + (a->has_prefix ? ATTN_BLOCK - 1 : 0); /* with pads */
     vkm_launch how = attn_launch(s, len, a->n_heads, a->n_seq, a->head_dim, 2, ATTN_MAX_D,
                                  pairs * (6.0 * a->head_dim + 60));
-    vkm_stream_launch(s, &vkm_kernels[VKM_K_attn_fwd], &b,
-                      vkm_attn_staged(s, how, len, a->n_heads, a->n_seq, a->head_dim, 1));
+    attn_grid g = {len, a->n_heads, a->n_seq, a->head_dim, 1, 1, attn_aligned(b.q, b.k, b.v)};
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_attn_fwd], &b, vkm_attn_form(s, how, g));
 }
 
 void vkm_op_kv_store(vkm_stream *s, const vkm_args_kv_store *a) {

@@ -97,10 +97,22 @@ static inline vkm_launch attn_launch(vkm_stream *s, uint32_t max_len, uint32_t h
                         work};
 }
 
-/* The launch of a kernel's form `shared` where the device is for it and it is for the head
- * dimension; else the plain one. slices: groups that share the columns of the outputs. */
-vkm_launch vkm_attn_staged(vkm_stream *s, vkm_launch plain, uint32_t max_len, uint32_t heads,
-                           uint32_t n_seq, uint32_t head_dim, uint32_t slices);
+/* What the grid of a kernel over whole sequences follows from. */
+typedef struct attn_grid {
+    uint32_t rows, heads, n_seq; /* rows: of the longest sequence */
+    uint32_t head_dim;
+    uint32_t slices;  /* groups, or subgroups, that share the columns of the outputs */
+    uint32_t areas;   /* scores of a pair of rows */
+    uint32_t aligned; /* rows can be loaded and stored by four words */
+} attn_grid;
+
+static inline uint32_t attn_aligned(vkm_tensor a, vkm_tensor b, vkm_tensor c) {
+    return (a.addr | b.addr | c.addr) % 16 == 0;
+}
+
+/* How to launch a kernel: in its plain form as given, or another that the device has and is for
+ * (attention_form.c). */
+vkm_launch vkm_attn_form(vkm_stream *s, vkm_launch plain, attn_grid g);
 
 static inline void attn_check(const char *kernel, uint32_t heads, uint32_t n_kv,
                               uint32_t head_dim) {

@@ -1,5 +1,8 @@
 /* Cases of the attention kernels: odd head shapes and presets, lengths at the borders of blocks,
  * panels and chunks, several sequences with gaps. */
+#include <math.h>
+
+#include "ops/numerics.h"
 #include "verify/verify.h"
 
 /* Heads, kv heads, head dimension; how many of the lists of sequences it takes. */
@@ -32,9 +35,9 @@ static layout lay_out(vkm_verify *v, const uint32_t *len, int close) {
     return x;
 }
 
-/* Large scores make nearly every weight underflow. */
-static float scale_of(uint32_t head_dim, size_t i) {
-    return i % 2 ? 4.0f : 1.0f / (float)head_dim;
+/* Large scores make nearly every weight underflow: of integers, all but those of the maxima. */
+static float scale_of(const vkm_verify *v, uint32_t head_dim, size_t i) {
+    return vkm_v_integers(v) ? 128.0f : i % 2 ? 4.0f : 1.0f / (float)head_dim;
 }
 
 #define FOR_ATTENTION(shape, x)                                                                    \
@@ -53,7 +56,7 @@ VKM_CASES(attn_fwd) {
         for (uint32_t i = 1; i < x.n_seq; i++) prefix[i][1] = i % 2 ? len[0] : len[0] / 2;
         a.n_kv = shape[1];
         a.head_dim = shape[2];
-        a.scale = scale_of(shape[2], shape_i + length_i);
+        a.scale = scale_of(v, shape[2], shape_i + length_i);
         a.has_prefix = has_prefix;
         uint32_t q_cols = shape[0] * shape[2], kv_cols = shape[1] * shape[2];
         vkm_fill fill = length_i == 2 ? VKM_FILL_ADVERSARIAL : VKM_FILL_NORMAL;
@@ -106,7 +109,7 @@ VKM_CASES(attn_decode) {
             vkm_args_attn_decode a = {.n_rows = n_rows, .n_heads = shape[0], .n_kv = shape[1]};
             a.head_dim = shape[2];
             a.max_keys = prompt + own + (uint32_t)j;
-            a.scale = scale_of(shape[2], i + j);
+            a.scale = scale_of(v, shape[2], i + j);
             uint64_t kv_cols = shape[1] * shape[2];
             a.q = vkm_v_bf16(v, (uint64_t)n_rows * shape[0] * shape[2], VKM_FILL_NORMAL);
             a.prompt_k = vkm_v_bf16(v, 2 * prompt * kv_cols, VKM_FILL_NORMAL);
@@ -138,7 +141,35 @@ VKM_CASES(attn_dr) {
 static vkm_tensor sums_of(vkm_verify *v, uint64_t n) {
     vkm_tensor t = vkm_v_f32(v, n, VKM_FILL_POSITIVE);
     float *l = (float *)(uintptr_t)t.addr;
-    for (uint64_t i = 0; i < n; i++) l[i] = 1.0f + 300.0f * l[i];
+    for (uint64_t i = 0; i < n; i++)
+        l[i] = vkm_v_integers(v) ? (float)(1u << (int)l[i] / 3) : 1.0f + 300.0f * l[i];
+    return t;
+}
+
+static float value(vkm_tensor t, uint64_t at) {
+    return vkm_bf16_lo(((const uint16_t *)(uintptr_t)t.addr)[at]);
+}
+
+/* Of integers the true maxima, so that weights are 0 or 1. */
+static vkm_tensor maxima_of(vkm_verify *v, vkm_tensor q, vkm_tensor k, layout x,
+                            const uint32_t *shape, float scale) {
+    vkm_tensor t = vkm_v_f32(v, (uint64_t)x.n_rows * shape[0], VKM_FILL_NORMAL);
+    float *m = (float *)(uintptr_t)t.addr;
+    const uint32_t *seqs = (const uint32_t *)(uintptr_t)x.seqs.addr, dims = shape[2];
+    if (!vkm_v_integers(v)) return t;
+    for (uint64_t i = 0; i < (uint64_t)x.n_seq * x.max_len * shape[0]; i++) {
+        uint64_t seq = i / x.max_len / shape[0], row = i / shape[0] % x.max_len, h = i % shape[0];
+        uint64_t row0 = seqs[4 * seq], at = (row0 + row) * shape[0] + h;
+        if (row >= seqs[4 * seq + 1]) continue;
+        m[at] = -INFINITY;
+        for (uint64_t j = row0; j <= row0 + row; j++) {
+            uint64_t key = j * shape[1] + h / (shape[0] / shape[1]);
+            float s = 0;
+            for (uint32_t d = 0; d < dims; d++)
+                s += value(q, at * dims + d) * value(k, key * dims + d);
+            m[at] = fmaxf(m[at], scale * s);
+        }
+    }
     return t;
 }
 
@@ -148,7 +179,7 @@ VKM_CASES(attn_bwd_dq) {
         vkm_args_attn_bwd_dq a = {.n_seq = x.n_seq, .max_len = x.max_len, .n_heads = shape[0]};
         a.n_kv = shape[1];
         a.head_dim = shape[2];
-        a.scale = 1.0f / (float)shape[2];
+        a.scale = scale_of(v, shape[2], 0);
         uint64_t q_n = (uint64_t)x.n_rows * shape[0] * shape[2];
         uint64_t kv_n = (uint64_t)x.n_rows * shape[1] * shape[2];
         uint64_t stats = (uint64_t)x.n_rows * shape[0];
@@ -156,7 +187,7 @@ VKM_CASES(attn_bwd_dq) {
         a.k = vkm_v_bf16(v, kv_n, VKM_FILL_NORMAL);
         a.v = vkm_v_bf16(v, kv_n, VKM_FILL_NORMAL);
         a.do_ = vkm_v_bf16(v, q_n, length_i == 2 ? VKM_FILL_WIDE : VKM_FILL_NORMAL);
-        a.m = vkm_v_f32(v, stats, VKM_FILL_NORMAL);
+        a.m = maxima_of(v, a.q, a.k, x, shape, a.scale);
         a.l = sums_of(v, stats);
         a.dr = vkm_v_f32(v, stats, VKM_FILL_NORMAL);
         a.seqs = x.seqs;
@@ -171,7 +202,7 @@ VKM_CASES(attn_bwd_dkv) {
         vkm_args_attn_bwd_dkv a = {.n_seq = x.n_seq, .max_len = x.max_len, .n_heads = shape[0]};
         a.n_kv = shape[1];
         a.head_dim = shape[2];
-        a.scale = 1.0f / (float)shape[2];
+        a.scale = scale_of(v, shape[2], 0);
         uint64_t q_n = (uint64_t)x.n_rows * shape[0] * shape[2];
         uint64_t kv_n = (uint64_t)x.n_rows * shape[1] * shape[2];
         uint64_t stats = (uint64_t)x.n_rows * shape[0];
@@ -179,7 +210,7 @@ VKM_CASES(attn_bwd_dkv) {
         a.k = vkm_v_bf16(v, kv_n, VKM_FILL_NORMAL);
         a.v = vkm_v_bf16(v, kv_n, VKM_FILL_NORMAL);
         a.do_ = vkm_v_bf16(v, q_n, length_i == 2 ? VKM_FILL_WIDE : VKM_FILL_NORMAL);
-        a.m = vkm_v_f32(v, stats, VKM_FILL_NORMAL);
+        a.m = maxima_of(v, a.q, a.k, x, shape, a.scale);
         a.l = sums_of(v, stats);
         a.dr = vkm_v_f32(v, stats, VKM_FILL_NORMAL);
         a.seqs = x.seqs;

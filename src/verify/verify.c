@@ -28,6 +28,7 @@ struct vkm_verify {
     uint32_t n_tensors;
     int fast;     /* the device under test is in the fast tier */
     int integers; /* every value of a case is a small integer */
+    int positive; /* no value of a case is negative */
     uint32_t cases, failures;
     int skipped; /* first_failure tells why */
     char first_failure[512];
@@ -45,6 +46,10 @@ static uint32_t random_u32(vkm_verify *v) { /* splitmix64; test data only */
 
 uint32_t vkm_v_random(vkm_verify *v, uint32_t below) {
     return (uint32_t)(((uint64_t)random_u32(v) * below) >> 32);
+}
+
+int vkm_v_integers(const vkm_verify *v) {
+    return v->integers;
 }
 
 static float normal(vkm_verify *v) {
@@ -65,6 +70,11 @@ static float fill_value(vkm_verify *v, vkm_fill fill) {
     if (v->integers)
         return fill == VKM_FILL_POSITIVE ? 1 + (float)vkm_v_random(v, 8)
                                          : (float)vkm_v_random(v, 17) - 8;
+    if (v->positive) {
+        float x = fabsf(normal(v));
+        int far = fill == VKM_FILL_WIDE || fill == VKM_FILL_ADVERSARIAL;
+        return far ? ldexpf(x, (int)vkm_v_random(v, 17) - 46) : x;
+    }
     switch (fill) {
     case VKM_FILL_NORMAL:
         return normal(v);
@@ -283,14 +293,26 @@ static void describe(const vkm_kernel *k, const void *args, char *out, size_t si
 /* ---- the fast tier's gate ----------------------------------------------------------------------
  * Products by cooperative matrices add in an order of the device's own. What is demanded of them:
  * on small integers, whose sums are exact in any order, the reference's bits; on other values a
- * distance of at most BOUND times the sum of the terms' absolute values; the same bits twice. */
+ * bounded distance; the same bits twice.
+ *
+ * Products: PRODUCT times the sum of the terms' absolute values, which the reference makes of the
+ * absolute values of all floats: an eighth of what one operand's rounding to bf16 may be. Attention
+ * rounds a weight, its gradient and a sum of weights to bf16, each of which another order may tip
+ * to the next one; its terms are not linear in its inputs, so that these are positive. */
 
-static const float BOUND = 0x1p-12f; /* an eighth of what one operand's rounding to bf16 may be */
+static const float PRODUCT = 0x1p-12f, ATTENTION = 0x1p-7f;
+
+static int has_matrix_form(const vkm_verify *v, const vkm_kernel *k) {
+    const vkm_code *c = &k->forms[vkm_dev_matrix(v->o->dev).form];
+    return v->fast && c->at != c->end;
+}
+
+static int is_attention(const vkm_kernel *k) {
+    return !strncmp(k->name, "attn_", 5);
+}
 
 static int is_bounded(const vkm_verify *v, const vkm_kernel *k) {
-    if (!v->fast || v->integers) return 0;
-    const vkm_code *c = &k->forms[vkm_dev_matrix(v->o->dev).form];
-    return c->at != c->end;
+    return has_matrix_form(v, k) && !v->integers;
 }
 
 /* The reference's results on the absolute values of all floats. */
@@ -318,14 +340,14 @@ static vkm_status run_absolute(vkm_verify *v, const vkm_kernel *k, vkm_v_op op, 
     return st;
 }
 
-static int is_near(uint32_t dtype, uint32_t a, uint32_t b, uint32_t terms) {
+static int is_near(uint32_t dtype, uint32_t a, uint32_t b, uint32_t terms, float bound) {
     float slack = dtype == VKM_BF16 ? 0x1p-7f : 0; /* an output rounded to bf16: one unit */
     for (int half = 0; half < (dtype == VKM_BF16 ? 2 : 1); half++) {
         uint32_t shift = dtype == VKM_BF16 && !half ? 16 : 0,
                  mask = dtype == VKM_BF16 ? 0xffff0000u : ~0u;
         float x = vkm_from_bits((a << shift) & mask), y = vkm_from_bits((b << shift) & mask);
-        float sum = vkm_from_bits((terms << shift) & mask), far = fabsf(x - y);
-        if (!(far <= BOUND * sum + slack * fmaxf(fabsf(x), fabsf(y)))) return 0;
+        float sum = fabsf(vkm_from_bits((terms << shift) & mask)), far = fabsf(x - y);
+        if (!(far <= bound * sum + slack * fmaxf(fabsf(x), fabsf(y)))) return 0;
     }
     return 1;
 }
@@ -339,6 +361,7 @@ static void compare(vkm_verify *v, const vkm_kernel *k, const void *args, uint32
                     const image *ref, const image *dev, const image *terms, uint32_t poison) {
     const host_tensor *t = &v->tensors[i];
     char scalars[256];
+    float bound = is_attention(k) ? ATTENTION : PRODUCT;
     describe(k, args, scalars, sizeof scalars);
     for (uint64_t j = 0; j < t->n_words + 2 * RED_ZONE_WORDS; j++) {
         uint32_t a = ref->words[i][j], b = dev->words[i][j]; // NOLINT: execute filled them
@@ -350,7 +373,7 @@ static void compare(vkm_verify *v, const vkm_kernel *k, const void *args, uint32
             return;
         }
         if (same_word(t->dtype, a, b)) continue;
-        if (terms->words[i] && is_near(t->dtype, a, b, terms->words[i][j])) continue;
+        if (terms->words[i] && is_near(t->dtype, a, b, terms->words[i][j], bound)) continue;
         vkm_v_fail(v, "%s:%s: '%s'[%llu] is %08x (%g), the reference has %08x (%g)", k->name,
                    scalars, name_of(k, args, t), (unsigned long long)at, b,
                    (double)vkm_from_bits(b), a, (double)vkm_from_bits(a));
@@ -422,7 +445,9 @@ typedef struct tally {
     uint32_t gates, failed, skipped;
 } tally;
 
-static void run_gate(vkm_verify *v, const vkm_gate *g, const char *group, FILE *table, tally *sum) {
+/* k: the kernel that the gate is for, or NULL. */
+static void run_gate(vkm_verify *v, const vkm_gate *g, const char *group, const vkm_kernel *k,
+                     FILE *table, tally *sum) {
     char full[96];
     snprintf(full, sizeof full, "%s/%s", group, g->name);
     if (v->o->select && !strstr(full, v->o->select)) return;
@@ -435,13 +460,16 @@ static void run_gate(vkm_verify *v, const vkm_gate *g, const char *group, FILE *
     v->skipped = 0;
     v->rng = v->o->seed;
     double start = vkm_now_s();
+    int by_matrices = k && has_matrix_form(v, k);
     if (v->fast && !strcmp(group, "method")) {
         vkm_v_skip(v, "it demands equal bits, which are the exact tier's");
     } else {
-        v->integers = v->fast && !strcmp(group, "kernel");
+        v->integers = by_matrices;
         if (v->integers) g->run(v);
         v->integers = 0;
+        v->positive = by_matrices && is_attention(k);
         g->run(v);
+        v->positive = 0;
     }
     double ms = 1e3 * (vkm_now_s() - start);
     if (!v->cases && !v->skipped) vkm_v_fail(v, "the gate ran no case");
@@ -472,11 +500,11 @@ vkm_status vkm_verify_run(const vkm_verify_options *o, FILE *table, vkm_err *err
         fprintf(table, "device %s (%s)\n%-32s %6s  %-4s %12s\n", vkm_dev_name(o->dev),
                 vkm_dev_driver(o->dev), "gate", "cases", "", "time");
     for (size_t i = 0; i < VKM_COUNTOF(kernel_gates); i++)
-        run_gate(&v, &kernel_gates[i], "kernel", table, &sum);
+        run_gate(&v, &kernel_gates[i], "kernel", &vkm_kernels[i], table, &sum);
     for (uint32_t i = 0; i < vkm_n_method_gates; i++)
-        run_gate(&v, &vkm_method_gates[i], "method", table, &sum);
+        run_gate(&v, &vkm_method_gates[i], "method", NULL, table, &sum);
     for (uint32_t i = 0; i < vkm_n_env_gates; i++)
-        run_gate(&v, &vkm_env_gates[i], "env", table, &sum);
+        run_gate(&v, &vkm_env_gates[i], "env", NULL, table, &sum);
     if (!sum.gates)
         vkm_fail(err, VKM_USAGE, "no gate's name contains '%s'; --list shows them", o->select);
     else if (sum.failed)

@@ -46,6 +46,8 @@ vkm_tensor vkm_v_bf16_out(vkm_verify *v, uint64_t n);
 vkm_tensor vkm_v_op16_out(vkm_verify *v, uint64_t rows, uint32_t k);
 vkm_tensor vkm_v_u32_out(vkm_verify *v, uint64_t n);
 uint32_t vkm_v_random(vkm_verify *v, uint32_t below);
+/* 1 while cases are to be exact in any order of additions (the fast tier's gate). */
+int vkm_v_integers(const vkm_verify *v);
 
 typedef void (*vkm_v_op)(vkm_stream *s, const void *args);
 void vkm_v_run(vkm_verify *v, const vkm_kernel *k, vkm_v_op op, const void *args, const char *what);

@@ -32,8 +32,8 @@ typedef void (*vkm_ref_fn)(const void *args, vkm_part me);
     FORM(wide, "64-bit loads, for a driver that loads component by component")                     \
     FORM(shared, "products, attention: operands staged in workgroup memory")                       \
     FORM(split, "products of few rows: chunks of K side by side")                                  \
-    FORM(half, "fast tier, products: cooperative matrices of fp16, scaled")                        \
-    FORM(bf16, "fast tier, products: cooperative matrices of bf16")
+    FORM(half, "fast tier, products, attention: cooperative matrices of fp16, scaled")             \
+    FORM(bf16, "fast tier, products, attention: cooperative matrices of bf16")
 typedef enum {
 #define FORM(name, doc) VKM_FORM_##name,
     VKM_FORMS(FORM)

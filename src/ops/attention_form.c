@@ -1,0 +1,84 @@
+/* Which form of an attention kernel over whole sequences a device runs, and its grid. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "ops/attention.h"
+
+#ifndef VKM_TWIN64
+
+/* The forms that VKMOE_ATTENTION names; each falls back on those before it. */
+enum { PLAIN, SHARED, MATRIX, N_CHOICES };
+static const char *const names[N_CHOICES] = {"plain", "shared", "matrix"};
+
+/* Lavapipe, whose workgroup memory costs as much as any, is faster without: 2 to 4 times in Mesa
+ * 26, at a head dimension of 32 also in 22.3. VKMOE_ATTENTION has the last word. */
+static int choice(const vkm_dev *dev) {
+    const char *text = getenv("VKMOE_ATTENTION");
+    static int warned;
+    for (int i = 0; text && i < N_CHOICES; i++)
+        if (!strcmp(text, names[i])) return i;
+    if (text && !warned++)
+        vkm_warn("VKMOE_ATTENTION=%s is ignored: it takes plain, shared or matrix "
+                 "(docs/numerics.md)",
+                 text);
+    if (vkm_dev_matrix(dev).m) return MATRIX;
+    return vkm_dev_class_of(dev) == VKM_CLASS_GPU || !strstr(vkm_dev_driver(dev), "Mesa") ? SHARED
+                                                                                          : PLAIN;
+}
+
+/* shaders/attention_staged.glsl */
+static vkm_launch staged(const attn_grid *g, double work) {
+    enum { ROWS = 32, LANE_COUNT = 128 };
+    return (vkm_launch){.groups = {vkm_div_up(g->rows, ROWS), g->heads * g->slices, g->n_seq},
+                        .spec = {LANE_COUNT, g->head_dim, g->slices},
+                        .work = work,
+                        .form = VKM_FORM_shared};
+}
+
+/* shaders/attention_matrix.glsl: how many subgroups stand by one another and below one another, and
+ * the rows of a tile. Registers bound the first (where outputs are split for a lane of the staged
+ * form, they are for a subgroup of this one), workgroup memory the others. */
+typedef struct matrix_cut {
+    uint32_t across, down, tile;
+} matrix_cut;
+
+static uint32_t shared_bytes(const attn_grid *g, vkm_matrix x, matrix_cut c) {
+    uint32_t block = c.down * x.m, staged_rows = 2 * c.tile * (g->head_dim / 8 + 1) * 16;
+    return staged_rows + g->areas * block * (c.tile / 4 + 1) * 16 + 16 * (c.tile + block) + 64;
+}
+
+static int cut_fits(const attn_grid *g, vkm_matrix x, matrix_cut c) {
+    uint32_t stripe = c.tile / c.across;
+    return c.down && x.n % 8 == 0 && c.tile % x.m == 0 && c.tile % x.k == 0 && stripe % x.n == 0 &&
+           stripe % 8 == 0 && g->head_dim % c.tile == 0 && g->head_dim % x.k == 0;
+}
+
+/* 0: the device's matrices are not for this head dimension. */
+static int matrix(const vkm_dev *dev, const attn_grid *g, double work, vkm_launch *out) {
+    enum { MOST_LANES = 256, SHARED_BYTES = 32 << 10 };
+    vkm_matrix x = vkm_dev_matrix(dev);
+    if (!x.m || !g->aligned) return 0;
+    int gpu = vkm_dev_class_of(dev) == VKM_CLASS_GPU; /* the others compile for long */
+    uint32_t rows = gpu ? 64 : 2 * x.m;
+    matrix_cut c = {g->slices, rows / g->slices / x.m, gpu ? 32 : 16};
+    while (c.down > 1 && c.down * c.across * x.subgroup > MOST_LANES) c.down /= 2;
+    while (c.tile > 8 && (shared_bytes(g, x, c) > SHARED_BYTES || !cut_fits(g, x, c))) c.tile /= 2;
+    if (!cut_fits(g, x, c)) return 0;
+    *out = (vkm_launch){.groups = {vkm_div_up(g->rows, c.down * x.m), g->heads, g->n_seq},
+                        .spec = {c.down * c.across * x.subgroup, g->head_dim, c.tile, c.across, 0,
+                                 0, x.m, x.n, x.k, x.subgroup},
+                        .work = work,
+                        .form = x.form};
+    return 1;
+}
+
+vkm_launch vkm_attn_form(vkm_stream *s, vkm_launch plain, attn_grid g) {
+    const vkm_dev *dev = vkm_stream_dev(s);
+    int most = choice(dev);
+    vkm_launch how;
+    g.rows = (uint32_t)vkm_round_up(g.rows, ATTN_BLOCK); /* with pads */
+    if (g.head_dim % 32 || g.head_dim > 128 || most == PLAIN) return plain;
+    return most == MATRIX && matrix(dev, &g, plain.work, &how) ? how : staged(&g, plain.work);
+}
+#endif
