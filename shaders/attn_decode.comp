@@ -1,6 +1,9 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "attn_decode.glsl"
+#ifdef VKM_FORM_SHARED
+#include "attn_decode_staged.glsl"
+#else
 #include "attention.glsl"
 #include "words.glsl"
 
@@ -151,3 +154,4 @@ void main() {
         for (uint k = pc.n_heads * DW + lane; k < kp / 2u; k += LOCAL)
             STW_o(vkm_op_word(row, k, kp), 0u);
 }
+#endif

@@ -81,11 +81,11 @@ void vkm_op_attn_decode(vkm_stream *s, const vkm_args_attn_decode *a) {
     const vkm_tensor *const rows[] = {&a->prompt_k, &a->prompt_v, &a->own_k, &a->own_v};
     for (size_t i = 0; i < VKM_COUNTOF(rows); i++) fours &= rows[i]->addr % 16 == 0;
     double work = (double)heads * a->max_keys * (4.0 * a->head_dim + 60);
-    vkm_stream_launch(
-        s, &vkm_kernels[VKM_K_attn_decode], &b,
-        (vkm_launch){{a->n_heads / shared_heads, a->n_rows, 1},
-                     {local, a->head_dim, words, shared_heads, fours, attn_spreads(s)},
-                     work});
+    vkm_launch how = {{a->n_heads / shared_heads, a->n_rows, 1},
+                      {local, a->head_dim, words, shared_heads, fours, attn_spreads(s)},
+                      work};
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_attn_decode], &b,
+                      fours ? vkm_attn_decode_form(s, how, a->head_dim, shared_heads) : how);
 }
 #endif
 

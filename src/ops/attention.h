@@ -113,6 +113,8 @@ static inline uint32_t attn_aligned(vkm_tensor a, vkm_tensor b, vkm_tensor c) {
 /* How to launch a kernel: in its plain form as given, or another that the device has and is for
  * (attention_form.c). */
 vkm_launch vkm_attn_form(vkm_stream *s, vkm_launch plain, attn_grid g);
+/* The same for attn_decode, whose groups have so many heads; rows lie on 16 bytes. */
+vkm_launch vkm_attn_decode_form(vkm_stream *s, vkm_launch plain, uint32_t head_dim, uint32_t heads);
 
 static inline void attn_check(const char *kernel, uint32_t heads, uint32_t n_kv,
                               uint32_t head_dim) {

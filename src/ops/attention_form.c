@@ -11,9 +11,8 @@
 enum { PLAIN, SHARED, MATRIX, N_CHOICES };
 static const char *const names[N_CHOICES] = {"plain", "shared", "matrix"};
 
-/* Lavapipe, whose workgroup memory costs as much as any, is faster without: 2 to 4 times in Mesa
- * 26, at a head dimension of 32 also in 22.3. VKMOE_ATTENTION has the last word. */
-static int choice(const vkm_dev *dev) {
+/* What VKMOE_ATTENTION names, or `otherwise`. */
+static int choice(int otherwise) {
     const char *text = getenv("VKMOE_ATTENTION");
     static int warned;
     for (int i = 0; text && i < N_CHOICES; i++)
@@ -22,9 +21,18 @@ static int choice(const vkm_dev *dev) {
         vkm_warn("VKMOE_ATTENTION=%s is ignored: it takes plain, shared or matrix "
                  "(docs/numerics.md)",
                  text);
+    return otherwise;
+}
+
+static int is_gpu(const vkm_dev *dev) {
+    return vkm_dev_class_of(dev) == VKM_CLASS_GPU;
+}
+
+/* Lavapipe, whose workgroup memory costs as much as any, is faster without: 2 to 4 times in Mesa
+ * 26, at a head dimension of 32 also in 22.3. */
+static int best(const vkm_dev *dev) {
     if (vkm_dev_matrix(dev).m) return MATRIX;
-    return vkm_dev_class_of(dev) == VKM_CLASS_GPU || !strstr(vkm_dev_driver(dev), "Mesa") ? SHARED
-                                                                                          : PLAIN;
+    return is_gpu(dev) || !strstr(vkm_dev_driver(dev), "Mesa") ? SHARED : PLAIN;
 }
 
 /* shaders/attention_staged.glsl */
@@ -59,7 +67,7 @@ static int matrix(const vkm_dev *dev, const attn_grid *g, double work, vkm_launc
     enum { MOST_LANES = 256, SHARED_BYTES = 32 << 10 };
     vkm_matrix x = vkm_dev_matrix(dev);
     if (!x.m || !g->aligned) return 0;
-    int gpu = vkm_dev_class_of(dev) == VKM_CLASS_GPU; /* the others compile for long */
+    int gpu = is_gpu(dev); /* the others compile for long */
     uint32_t rows = gpu ? 64 : 2 * x.m;
     matrix_cut c = {g->slices, rows / g->slices / x.m, gpu ? 32 : 16};
     while (c.down > 1 && c.down * c.across * x.subgroup > MOST_LANES) c.down /= 2;
@@ -73,12 +81,29 @@ static int matrix(const vkm_dev *dev, const attn_grid *g, double work, vkm_launc
     return 1;
 }
 
+static int stages(uint32_t head_dim) {
+    return head_dim % 32 == 0 && head_dim <= 128;
+}
+
 vkm_launch vkm_attn_form(vkm_stream *s, vkm_launch plain, attn_grid g) {
     const vkm_dev *dev = vkm_stream_dev(s);
-    int most = choice(dev);
+    int most = choice(best(dev));
     vkm_launch how;
     g.rows = (uint32_t)vkm_round_up(g.rows, ATTN_BLOCK); /* with pads */
-    if (g.head_dim % 32 || g.head_dim > 128 || most == PLAIN) return plain;
+    if (!stages(g.head_dim) || most == PLAIN) return plain;
     return most == MATRIX && matrix(dev, &g, plain.work, &how) ? how : staged(&g, plain.work);
+}
+
+/* shaders/attn_decode_staged.glsl; CPU drivers are all faster without: SwiftShader 1.5 times. */
+vkm_launch vkm_attn_decode_form(vkm_stream *s, vkm_launch plain, uint32_t head_dim,
+                                uint32_t heads) {
+    uint32_t lanes = 2 * head_dim, tile = 64;
+    int most = choice(is_gpu(vkm_stream_dev(s)) ? SHARED : PLAIN);
+    if (!stages(head_dim) || most == PLAIN) return plain;
+    while (tile * heads > lanes) tile /= 2;
+    return (vkm_launch){.groups = {plain.groups[0], plain.groups[1], 1},
+                        .spec = {lanes, head_dim, heads, tile},
+                        .work = plain.work,
+                        .form = VKM_FORM_shared};
 }
 #endif
