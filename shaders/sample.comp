@@ -10,6 +10,8 @@
  * hence few passes over the row, unrolled, and 64 lanes for a large vocabulary. */
 const uint LIST = 128u;
 const uint ALL = 0xffffffffu;
+const uint SPAN = gl_WorkGroupSize.x > 64u ? 4u : 1u; /* blocks a scan takes at once: of 256 lanes */
+const uint SEGMENTS = 64u; /* that all lanes weigh together */
 /* What a scan does with the tokens it finds. */
 const uint COUNT = 0u, GATHER = 1u, BINS = 2u;
 
@@ -17,8 +19,8 @@ shared uint sh_lo, sh_hi, sh_n, sh_token, sh_max;
 shared uint sh_id[LIST], sh_key[LIST], sh_weight[LIST];
 shared uint sh_rank[LIST], sh_above_lo[LIST], sh_above_hi[LIST];
 shared uint sh_bin_lo[256], sh_bin_hi[256];
-shared uint sh_lane_lo[64], sh_lane_hi[64];
-shared float sh_term[64];
+shared uint sh_lane_lo[256], sh_lane_hi[256];
+shared float sh_term[256];
 
 uint row, nb, lane, lanes;
 float row_max, inv_t;
@@ -70,14 +72,24 @@ uvec2 merge(uvec2 w) {
 /* Tokens of the set (key > at) or (key == at and id < below) with key >= least. BINS: only keys that
  * begin with `prefix`, into the bin of the digit at `shift`. */
 void scan(uint what, uint least, uint at, uint below, uint shift, uint prefix, bool by_weight) {
-    for (uint b = 0u; b < nb; b++) {
-        if (key_of(LD_mb(row * nb + b)) < least) continue;
-        uint end = min(b * 256u + 256u, pc.n_vocab);
+    for (uint b = 0u; b < nb; b += SPAN) {
+        bool live[SPAN], any_live = false;
+        [[unroll]] for (uint u = 0u; u < SPAN; u++) {
+            live[u] = key_of(LD_mb(row * nb + min(b + u, nb - 1u))) >= least;
+            any_live = any_live || live[u];
+        }
+        if (!any_live) continue;
+        uint end = min((b + SPAN) * 256u, pc.n_vocab);
         for (uint i0 = b * 256u + lane; i0 < end; i0 += 4u * lanes) {
+            float found[4];
+            [[unroll]] for (uint u = 0u; u < 4u; u++)
+                if (live[SPAN == 1u ? 0u : u])
+                    found[u] = LD_logits(row * pc.n_vocab + min(i0 + u * lanes, pc.n_vocab - 1u));
             [[unroll]] for (uint u = 0u; u < 4u; u++) {
                 uint i = i0 + u * lanes;
                 if (i >= end) break;
-                float x = LD_logits(row * pc.n_vocab + i);
+                if (!live[SPAN == 1u ? 0u : u]) continue;
+                float x = found[u];
                 uint k = key_of(x);
                 if (k < least || k < at || (k == at && i >= below)) continue;
                 if (what == COUNT) {
@@ -220,26 +232,70 @@ uvec2 range_sum(uint first, uint last, uint at, uint top, uint below, uint min_w
     return sum;
 }
 
+/* The same for `parts` ranges of `each` ids from `first` on, by all lanes, neighbours side by side; sums in
+ * sh_lane. Of each weight the halves add up by themselves: a range has less than 2^16 ids. */
+void range_sums(uint first, uint last, uint each, uint parts, uint at, uint top, uint below,
+                uint min_weight, bool by_weight) {
+    barrier();
+    for (uint p = lane; p < parts; p += lanes) {
+        sh_lane_lo[p] = 0u;
+        sh_lane_hi[p] = 0u;
+    }
+    barrier();
+    for (uint p = 0u; p < parts; p++) {
+        uint from = min(first + p * each, last), to = min(from + each, last), lo = 0u, hi = 0u;
+        for (uint i0 = from + lane; i0 < to; i0 += 8u * lanes) {
+            float x[8];
+            [[unroll]] for (uint u = 0u; u < 8u; u++)
+                x[u] = LD_logits(row * pc.n_vocab + min(i0 + u * lanes, to - 1u));
+            [[unroll]] for (uint u = 0u; u < 8u; u++) {
+                uint i = i0 + u * lanes, k = key_of(x[u]);
+                if (i >= to || k < at || k > top || (k == at && i >= below)) continue;
+                uint w = by_weight ? weight_of(x[u]) : 1u;
+                if (w < min_weight) continue;
+                lo += w & 0xffffu;
+                hi += w >> 16u;
+            }
+        }
+        if ((lo | hi) != 0u) {
+            atomicAdd(sh_lane_lo[p], lo);
+            atomicAdd(sh_lane_hi[p], hi);
+        }
+    }
+    barrier();
+    for (uint p = lane; p < parts; p += lanes) {
+        uint hi = sh_lane_hi[p];
+        uvec2 sum = add64(uvec2(sh_lane_lo[p], 0u), uvec2(hi << 16u, hi >> 16u));
+        sh_lane_lo[p] = sum.x;
+        sh_lane_hi[p] = sum.y;
+    }
+}
+
 /* The first id at which the cumulative sum exceeds the target, or with draws the share `random` of
- * the sum: lanes weigh equal ranges of ids, the range that is hit is cut again. */
+ * the sum: equal ranges of ids are weighed, the range that is hit is cut again. */
 uint descend(uint at, uint top, uint below, uint min_weight, bool by_weight, bool draws, uint random,
              uvec2 target) {
     uint base = 0u, len = pc.n_vocab;
     while (len > 1u) {
-        uint each = (len + lanes - 1u) / lanes;
-        uint from = min(base + lane * each, base + len), to = min(from + each, base + len);
-        uvec2 mine = range_sum(from, to, at, top, below, min_weight, by_weight);
-        sh_lane_lo[lane] = mine.x;
-        sh_lane_hi[lane] = mine.y;
+        bool together = len > SEGMENTS * lanes && len <= SEGMENTS << 16u;
+        uint parts = together ? SEGMENTS : lanes, each = (len + parts - 1u) / parts;
+        if (together) {
+            range_sums(base, base + len, each, parts, at, top, below, min_weight, by_weight);
+        } else {
+            uint from = min(base + lane * each, base + len), to = min(from + each, base + len);
+            uvec2 mine = range_sum(from, to, at, top, below, min_weight, by_weight);
+            sh_lane_lo[lane] = mine.x;
+            sh_lane_hi[lane] = mine.y;
+        }
         barrier();
         if (draws) {
             uvec2 all = uvec2(0u);
-            for (uint l = 0u; l < lanes; l++) all = add64(all, uvec2(sh_lane_lo[l], sh_lane_hi[l]));
+            for (uint l = 0u; l < parts; l++) all = add64(all, uvec2(sh_lane_lo[l], sh_lane_hi[l]));
             target = scale64(random, all);
             draws = false;
         }
         uint hit = 0u;
-        for (; hit + 1u < lanes; hit++) {
+        for (; hit + 1u < parts; hit++) {
             uvec2 w = uvec2(sh_lane_lo[hit], sh_lane_hi[hit]);
             if (less64(target, w)) break;
             target = sub64(target, w);

@@ -1,4 +1,5 @@
-/* No tile shape changes a bit: the products' gates with shapes of every device class, forced. */
+/* No choice for a device changes a bit: the products' gates with shapes of every device class,
+ * forced, and every kernel's as a GPU would run it. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -24,18 +25,14 @@ static int close_device(void **state) {
     return 0;
 }
 
-static void gates_under(const char *name, const char *value, const char *select) {
+static void gates_with(const char *tile, const char *select) {
     if (!dev) skip();
     vkm_err err = {0};
-    assert_int_equal(setenv(name, value, 1), 0);
+    assert_int_equal(setenv("VKMOE_TILE", tile, 1), 0);
     vkm_verify_options vo = {.dev = dev, .seed = 11, .select = select};
     vkm_status st = vkm_verify_run(&vo, stdout, &err);
-    unsetenv(name);
-    if (st) fail_msg("%s=%s: %s", name, value, err.msg);
-}
-
-static void gates_with(const char *tile, const char *select) {
-    gates_under("VKMOE_TILE", tile, select);
+    unsetenv("VKMOE_TILE");
+    if (st) fail_msg("VKMOE_TILE=%s: %s", tile, err.msg);
 }
 
 static void tile_of_gpus(void **state) {
@@ -63,9 +60,20 @@ static void chunks_side_by_side(void **state) {
     gates_with("split,16,4,4,4,2", "kernel/linear_bf16");
 }
 
-static void attention_staged_in_workgroup_memory(void **state) {
+static void kernels_of_gpus(void **state) {
     (void)state;
-    gates_under("VKMOE_ATTENTION", "shared", "kernel/attn");
+    if (!dev) skip();
+    vkm_err err = {0};
+    vkm_dev *gpu = NULL;
+    assert_int_equal(setenv("VKMOE_CLASS", "gpu", 1), 0);
+    vkm_dev_options o = {.backend = VKM_VULKAN};
+    vkm_status st = vkm_dev_open(&o, &gpu, &err);
+    unsetenv("VKMOE_CLASS");
+    if (st) fail_msg("%s", err.msg);
+    assert_int_equal(vkm_dev_class_of(gpu), VKM_CLASS_GPU);
+    vkm_verify_options vo = {.dev = gpu, .seed = 11, .select = "kernel/"};
+    if (vkm_verify_run(&vo, stdout, &err)) fail_msg("as on a GPU: %s", err.msg);
+    vkm_dev_close(gpu);
 }
 
 static void a_bad_shape_is_ignored(void **state) {
@@ -97,12 +105,10 @@ static void a_bad_shape_is_ignored(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(tile_of_gpus),
-                                       cmocka_unit_test(lanes_share_rows),
-                                       cmocka_unit_test(two_panels_of_rows),
-                                       cmocka_unit_test(staged_in_workgroup_memory),
-                                       cmocka_unit_test(chunks_side_by_side),
-                                       cmocka_unit_test(attention_staged_in_workgroup_memory),
-                                       cmocka_unit_test(a_bad_shape_is_ignored)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tile_of_gpus),          cmocka_unit_test(lanes_share_rows),
+        cmocka_unit_test(two_panels_of_rows),    cmocka_unit_test(staged_in_workgroup_memory),
+        cmocka_unit_test(chunks_side_by_side),   cmocka_unit_test(kernels_of_gpus),
+        cmocka_unit_test(a_bad_shape_is_ignored)};
     return cmocka_run_group_tests(tests, open_device, close_device);
 }

@@ -63,7 +63,8 @@ lint() {
 
 format() { sources | xargs clang-format --dry-run --Werror; }
 
-# One run, one hash: the lines of weights on two backends, of the smoke and of ten steps of the tiny testbed.
+# One run, one hash: the lines of weights on two backends, of the smoke (on lavapipe also as a GPU runs it) and of
+# ten steps of the tiny testbed.
 weights() { grep -o 'weights_hash [0-9a-f]*'; }
 hashes() { build/vkmoe smoke --quiet --skip-gates "$@" | weights; }
 tiny_hashes() {
@@ -74,9 +75,11 @@ tiny_hashes() {
 same() { [ -s "$1" ] && cmp "$1" "$2"; }
 same_hash() {
     hashes --device lavapipe >$logs/hash-lavapipe.txt && hashes --backend cpu >$logs/hash-cpu.txt &&
+        VKMOE_CLASS=gpu hashes --device lavapipe >$logs/hash-gpu-class.txt &&
         hashes --backend cpu --threads 1 --flush-denormals >$logs/hash-cpu-1-ftz.txt &&
         tiny_hashes --device lavapipe >$logs/tiny-lavapipe.txt && tiny_hashes --backend cpu >$logs/tiny-cpu.txt &&
         same $logs/hash-lavapipe.txt $logs/hash-cpu.txt && same $logs/hash-cpu.txt $logs/hash-cpu-1-ftz.txt &&
+        same $logs/hash-gpu-class.txt $logs/hash-cpu.txt &&
         same $logs/tiny-lavapipe.txt $logs/tiny-cpu.txt && cat $logs/hash-cpu.txt $logs/tiny-cpu.txt
 }
 

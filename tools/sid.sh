@@ -5,7 +5,7 @@
 # usage: tools/sid.sh DIR [COMMAND ...]      (as root; DIR is made by debootstrap if it does not exist, 1.5 GB)
 #
 # Without a command: the tests of the fast tier and of tiles, and every kernel's gate in both tiers, under the
-# validation layers. The tree is /src there, the program /build/vkmoe.
+# validation layers, in the fast tier also as a GPU would run it. The tree is /src there, the program /build/vkmoe.
 set -euo pipefail
 [ $# -ge 1 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 [ "$(id -u)" = 0 ] || { echo "tools/sid.sh: a root folder of its own needs root" >&2; exit 2; }
@@ -46,4 +46,5 @@ else
     run /build/test_tiles
     run /build/vkmoe verify kernel --device llvmpipe --validate
     run /build/vkmoe verify kernel --device llvmpipe --validate --numerics fast
+    run VKMOE_CLASS=gpu /build/vkmoe verify kernel --device llvmpipe --validate --numerics fast
 fi' sh "$@"

@@ -9,9 +9,15 @@
 #include "ops/lmhead.h"
 
 #ifndef VKM_TWIN64
-/* Invocations a group: one vector of a CPU driver, a wave of a GPU. */
-static uint32_t lanes_for(vkm_stream *s) {
-    return vkm_dev_class_of(vkm_stream_dev(s)) == VKM_CLASS_GPU ? 64 : 8;
+/* On a GPU 64 lanes share the lines of memory that they load, or a row; one of a CPU driver works by
+ * itself. `share` is the shaders' constant. */
+static vkm_launch launch_shared(vkm_stream *s, uint64_t units, uint32_t gpu_lanes, uint32_t share,
+                                double work) {
+    if (vkm_dev_class_of(vkm_stream_dev(s)) != VKM_CLASS_GPU)
+        return vkm_launch_flat(units, 8, work);
+    vkm_launch how = vkm_launch_flat(units * gpu_lanes, 64, work);
+    how.spec[1] = share;
+    return how;
 }
 
 void vkm_op_lse_block(vkm_stream *s, const vkm_args_lse_block *a) {
@@ -22,7 +28,7 @@ void vkm_op_lse_block(vkm_stream *s, const vkm_args_lse_block *a) {
     b.lb = vkm_need(a->lb, n * nb, "lse_block", "lb");
     b.sb = vkm_need(a->sb, n * nb, "lse_block", "sb");
     vkm_stream_launch(s, &vkm_kernels[VKM_K_lse_block], &b,
-                      vkm_launch_flat(n * nb, lanes_for(s), 40.0 * (double)n * a->n_vocab));
+                      launch_shared(s, n * nb, 1, 1, 40.0 * (double)n * a->n_vocab));
 }
 
 void vkm_op_lse_combine(vkm_stream *s, const vkm_args_lse_combine *a) {
@@ -39,7 +45,7 @@ void vkm_op_lse_combine(vkm_stream *s, const vkm_args_lse_combine *a) {
     b.entropy = vkm_need(a->entropy, n, "lse_combine", "entropy");
     vkm_stream_launch(
         s, &vkm_kernels[VKM_K_lse_combine], &b,
-        vkm_launch_flat(n, lanes_for(s), 60.0 * (double)(n * nb) + 100.0 * (double)n));
+        launch_shared(s, n, 64, 64, 60.0 * (double)(n * nb) + 100.0 * (double)n));
 }
 
 void vkm_op_logits_bwd(vkm_stream *s, const vkm_args_logits_bwd *a) {
@@ -51,8 +57,9 @@ void vkm_op_logits_bwd(vkm_stream *s, const vkm_args_logits_bwd *a) {
     b.l = vkm_need(a->l, n, "logits_bwd", "l");
     b.coef = vkm_need(a->coef, n, "logits_bwd", "coef");
     b.d = vkm_need(a->d, size, "logits_bwd", "d");
-    vkm_stream_launch(s, &vkm_kernels[VKM_K_logits_bwd], &b,
-                      vkm_launch_flat(size / 8, 64, 40.0 * (double)size));
+    vkm_launch how = vkm_launch_flat(size / 8, 64, 40.0 * (double)size);
+    how.spec[1] = b.logits.addr % 16 == 0 && a->n_vocab % 4 == 0; /* FOURS */
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_logits_bwd], &b, how);
 }
 
 void vkm_op_decode_begin(vkm_stream *s, const vkm_args_decode_begin *a) {

@@ -55,7 +55,7 @@ void vkm_op_sample(vkm_stream *s, const vkm_args_sample *a) {
     b.state = vkm_need(a->state, n * VKM_ROW_WORDS, "sample", "state");
     VKM_BUG_ON(a->n_rows > 65535, "sample: %u rows", a->n_rows);
     int gpu = vkm_dev_class_of(vkm_stream_dev(s)) == VKM_CLASS_GPU;
-    uint32_t lanes = gpu || a->n_vocab > 4096 ? 64 : 8;
+    uint32_t lanes = gpu ? 256 : a->n_vocab > 4096 ? 64 : 8;
     vkm_stream_launch(s, &vkm_kernels[VKM_K_sample], &b,
                       (vkm_launch){{a->n_rows, 1, 1}, {lanes}, 20.0 * (double)n * a->n_vocab});
 }

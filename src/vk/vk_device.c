@@ -110,6 +110,18 @@ static const vkm_backend vulkan_backend = {
     vkm_vk_run,   vkm_vk_compile, vkm_vk_run_compiled, vkm_vk_free_compiled, vulkan_close,
 };
 
+/* VKMOE_CLASS has the last word: what is chosen for a GPU can so be proved without one. */
+static vkm_dev_class class_of(const vkm_dev_info *info) {
+    const char *text = getenv("VKMOE_CLASS");
+    if (text && !strcmp(text, "gpu")) return VKM_CLASS_GPU;
+    if (text && !strcmp(text, "cpu")) return VKM_CLASS_CPU_DRIVER;
+    if (text) vkm_warn("VKMOE_CLASS=%s is ignored: it takes gpu or cpu", text);
+    return info->type == VKM_DEV_SOFTWARE || strstr(info->name, "llvmpipe") ||
+                   strstr(info->name, "SwiftShader")
+               ? VKM_CLASS_CPU_DRIVER
+               : VKM_CLASS_GPU;
+}
+
 vkm_status vkm_vulkan_open(vkm_dev *dev, vkm_err *err) {
     VkPhysicalDevice *physical = NULL;
     vkm_dev_info *info = NULL;
@@ -130,10 +142,7 @@ vkm_status vkm_vulkan_open(vkm_dev *dev, vkm_err *err) {
     memcpy(dev->driver, me->driver, sizeof dev->driver);
     dev->max_alloc_bytes = me->max_alloc_bytes;
     dev->subgroup = me->subgroup_size;
-    dev->class = me->type == VKM_DEV_SOFTWARE || strstr(me->name, "llvmpipe") ||
-                         strstr(me->name, "SwiftShader")
-                     ? VKM_CLASS_CPU_DRIVER
-                     : VKM_CLASS_GPU;
+    dev->class = class_of(me);
     if (dev->options.fast && choose_matrix(dev, me, err)) goto fail;
     if (make_device(vk, err) || vkm_vk_submit_open(vk, err) || vkm_vk_memory_open(vk, err) ||
         vkm_vk_pipelines_open(vk, err) || vkm_vk_check_messages(vk, err))
