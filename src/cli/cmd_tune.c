@@ -21,7 +21,8 @@ typedef struct class_row {
 
 static const class_row classes[] = {
     {"decoding, 8 rows", {8, UINT64_MAX, 2, {0}}, 8, 2048},
-    {"decoding, 64 rows", {64, UINT64_MAX, 2, {0}}, 64, 2048},
+    {"decoding, 64 rows", {64, 1u << 18, 2, {0}}, 64, 2048},
+    {"decoding, 64 rows, wide", {64, UINT64_MAX, 2, {0}}, 64, 16384},
     {"small outputs", {UINT32_MAX, 1u << 18, 2, {0}}, 512, 512},
     {"middling outputs", {UINT32_MAX, 1u << 20, 2, {0}}, 1024, 1024},
     {"large outputs", {UINT32_MAX, UINT64_MAX, 2, {0}}, 2048, 2048},

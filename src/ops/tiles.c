@@ -43,24 +43,28 @@ static const tile_row table[] = {
     {VKM_CLASS_CPU_DRIVER, NULL, ANY_M, ANY, 2, PLAIN(8, 16, 16, 0, 2)},
     {VKM_CLASS_GPU, NULL, 8, ANY, 2, {VKM_FORM_split, 64, 8, 4, 8, 4}},
     {VKM_CLASS_GPU, NULL, 64, 1u << 18, 2, {VKM_FORM_split, 64, 16, 4, 8, 4}},
-    {VKM_CLASS_GPU, NULL, ANY_M, 1u << 20, 2, {VKM_FORM_shared, 64, 8, 8, 8, 8}},
+    {VKM_CLASS_GPU, NULL, 64, 1u << 20, 2, {VKM_FORM_shared, 128, 4, 4, 8, 8}},
+    {VKM_CLASS_GPU, NULL, 64, ANY, 2, {VKM_FORM_shared, 128, 8, 8, 16, 8}},
+    {VKM_CLASS_GPU, NULL, ANY_M, 1u << 20, 2, {VKM_FORM_shared, 256, 4, 4, 16, 8}},
     {VKM_CLASS_GPU, NULL, ANY_M, ANY, 2, {VKM_FORM_shared, 256, 8, 8, 16, 8}},
 };
 
-/* Groups of the fast tier: rows by columns of outputs, subgroups in all and along N. */
+/* Groups of the fast tier: rows by columns of outputs, subgroups in all and along N, words of K.
+ * Few rows are bound by the loads of the other operand that are on their way: long steps. */
 typedef struct matrix_row {
     vkm_dev_class class;
     uint32_t max_m;
     uint64_t max_outputs;
-    uint32_t rows, cols, subgroups, across;
+    uint32_t rows, cols, subgroups, across, step;
 } matrix_row;
 
 static const matrix_row matrix_table[] = {
-    {VKM_CLASS_CPU_DRIVER, ANY_M, ANY, 16, 16, 1, 1},
-    {VKM_CLASS_GPU, 16, ANY, 16, 64, 4, 4},
-    {VKM_CLASS_GPU, 32, ANY, 32, 64, 4, 4},
-    {VKM_CLASS_GPU, ANY_M, 1u << 20, 64, 64, 4, 2},
-    {VKM_CLASS_GPU, ANY_M, ANY, 128, 128, 8, 2},
+    {VKM_CLASS_CPU_DRIVER, ANY_M, ANY, 16, 16, 1, 1, 16},
+    {VKM_CLASS_GPU, 16, ANY, 16, 64, 4, 4, 64},
+    {VKM_CLASS_GPU, 32, ANY, 32, 64, 4, 4, 64},
+    {VKM_CLASS_GPU, 64, ANY, 64, 64, 4, 2, 32},
+    {VKM_CLASS_GPU, ANY_M, 1u << 20, 64, 64, 4, 2, 16},
+    {VKM_CLASS_GPU, ANY_M, ANY, 128, 128, 8, 2, 16},
 };
 
 static int row_fits(const tile_row *r, const vkm_dev *dev, uint32_t products, uint32_t m,
@@ -113,7 +117,7 @@ int vkm_tile_usable(vkm_tile t, vkm_matrix x) {
     if (e.shared_bytes > SHARED_BYTES) return 0;
     if (matrix)
         return e.rows % 16 == 0 && e.cols % 16 == 0 && e.own <= 128 && 2 * t.step % x.k == 0 &&
-               is_one_of(t.step, 4, 8, 16);
+               (is_one_of(t.step, 4, 8, 16) || t.step == 32 || t.step == 64);
     if (t.form == VKM_FORM_shared)
         return t.rows % 4 == 0 && t.cols % 4 == 0 && t.rows * t.cols <= 128 && e.rows % 16 == 0 &&
                e.cols % 16 == 0 && is_one_of(t.step, 4, 8, 16);
@@ -172,7 +176,7 @@ static vkm_tile matrix_tile(const vkm_dev *dev, uint32_t m, uint32_t n) {
                   vkm_div_up(r->rows, high),
                   vkm_div_up(r->cols, wide),
                   r->across,
-                  16};
+                  r->step};
     VKM_BUG_ON(!vkm_tile_usable(t, x), "a tile of %u x %u x %u matrices for %u x %u outputs", x.m,
                x.n, x.k, m, n);
     return t;
