@@ -41,9 +41,9 @@ static void every_row_runs(void **state) {
 
 static void rows_are_chosen_by_name_and_preset(void **state) {
     (void)state;
-    works(vkmoe("bench rope_fwd --backend cpu --repeat 1 --min-ms 1 --json"));
-    assert_non_null(strstr(out, "\"name\":\"rope_fwd/mini\""));
-    assert_non_null(strstr(out, "\"name\":\"rope_fwd/qwen3-0.6b\""));
+    works(vkmoe("bench qk_fwd --backend cpu --repeat 1 --min-ms 1 --json"));
+    assert_non_null(strstr(out, "\"name\":\"qk_fwd/mini\""));
+    assert_non_null(strstr(out, "\"name\":\"qk_fwd/qwen3-0.6b\""));
     assert_non_null(strstr(out, "\"limit\":\"copy\""));
     works(vkmoe("bench linear-gate-base/mini --backend cpu --repeat 1 --min-ms 1 --json"));
     assert_non_null(strstr(out, "\"limit\":\"fma\""));

@@ -44,7 +44,7 @@ static vkm_dev *open_dev(void) {
 static void test_gates_hold_when_cut(void **state) {
     (void)state;
     static const char *const gates[] = {
-        "kernel/f32_to_bf16", "kernel/gemm",      "kernel/rmsnorm_fwd", "kernel/rope_fwd",
+        "kernel/f32_to_bf16", "kernel/gemm",      "kernel/rmsnorm_fwd", "kernel/qk_fwd",
         "kernel/attn_dr",     "kernel/lse_block", "kernel/router_fwd",  "kernel/adamw",
     };
     vkm_err err = {0};

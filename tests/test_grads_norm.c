@@ -124,34 +124,20 @@ static void run_rmsnorm_adding(vkm_dev *dev, const double *x, const double *dy, 
     end(&b);
 }
 
-static void run_headnorm(vkm_dev *dev, const double *x, const double *dy, double *y, double *dx) {
-    enum { N = ROWS * HEADS * DIM };
-    bench b = {.dev = dev, .plan = vkm_plan_new(dev)};
-    vkm_tensor *tx = tensor(&b, VKM_F32, N), *gain = tensor(&b, VKM_F32, DIM);
-    vkm_tensor *ty = tensor(&b, VKM_F32, N), *rstd = tensor(&b, VKM_F32, ROWS * HEADS);
-    vkm_tensor *tdy = tensor(&b, VKM_F32, N);
-    vkm_tensor *tdx = tensor(&b, VKM_BF16, vkm_op_size(ROWS, HEADS * DIM));
-    begin(&b);
-    put(&b, tx, x);
-    put(&b, tdy, dy);
-    put_values(&b, gain, 2);
-    VKM_OP(b.stream, headnorm_fwd, *tx, *gain, *ty, *rstd, ROWS, HEADS, DIM, 1e-6f);
-    VKM_OP(b.stream, headnorm_bwd, *tdy, *tx, *gain, *rstd, *tdx, ROWS, HEADS, DIM);
-    get(&b, ty, y);
-    get_operand(&b, tdx, ROWS, HEADS * DIM, dx);
-    end(&b);
-}
-
-static void run_rope(vkm_dev *dev, const double *x, const double *dy, double *y, double *dx) {
+/* The rotary embedding, behind the heads' norm or by itself. */
+static void run_qk(vkm_dev *dev, uint32_t has_norm, const double *x, const double *dy, double *y,
+                   double *dx) {
     enum { N = ROWS * HEADS * DIM, POSITIONS = 40 };
     static const uint32_t positions[ROWS] = {0, 7, 39};
     float c[POSITIONS * DIM / 2], s[POSITIONS * DIM / 2];
     vkm_err err = {0};
     bench b = {.dev = dev, .plan = vkm_plan_new(dev)};
     vkm_tensor *tx = tensor(&b, VKM_F32, N), *ty = tensor(&b, VKM_BF16, N);
+    vkm_tensor *gain = tensor(&b, VKM_F32, DIM), *rstd = tensor(&b, VKM_F32, ROWS * HEADS);
     vkm_tensor *cosines = tensor(&b, VKM_F32, VKM_COUNTOF(c));
     vkm_tensor *sines = tensor(&b, VKM_F32, VKM_COUNTOF(s)), *pos = tensor(&b, VKM_U32, ROWS);
-    vkm_tensor *tdy = tensor(&b, VKM_F32, N), *tdx = tensor(&b, VKM_F32, N);
+    vkm_tensor *tdy = tensor(&b, VKM_F32, N), *tdn = tensor(&b, VKM_F32, N);
+    vkm_tensor *tdx = tensor(&b, VKM_BF16, vkm_op_size(ROWS, HEADS * DIM));
     begin(&b);
     vkm_rope_table(c, s, POSITIONS, DIM, &(vkm_rope){.theta = 10000});
     check(vkm_write(dev, *cosines, c, &err), &err);
@@ -159,11 +145,25 @@ static void run_rope(vkm_dev *dev, const double *x, const double *dy, double *y,
     check(vkm_write(dev, *pos, positions, &err), &err);
     put(&b, tx, x);
     put(&b, tdy, dy);
-    VKM_OP(b.stream, rope_fwd, *tx, *cosines, *sines, *pos, *ty, ROWS, HEADS, DIM);
-    VKM_OP(b.stream, rope_bwd, *tdy, *cosines, *sines, *pos, *tdx, ROWS, HEADS, DIM);
+    put_values(&b, gain, 2);
+    VKM_OP(b.stream, qk_fwd, *tx, *gain, *cosines, *sines, *pos, *ty, *rstd, ROWS, HEADS, DIM,
+           has_norm, 1e-6f);
+    VKM_OP(b.stream, rope_bwd, *tdy, *cosines, *sines, *pos, *tdn, ROWS, HEADS, DIM);
+    if (has_norm) VKM_OP(b.stream, headnorm_bwd, *tdn, *tx, *gain, *rstd, *tdx, ROWS, HEADS, DIM);
     get(&b, ty, y);
-    get(&b, tdx, dx);
+    if (has_norm)
+        get_operand(&b, tdx, ROWS, HEADS * DIM, dx);
+    else
+        get(&b, tdn, dx);
     end(&b);
+}
+
+static void run_norm_and_rope(vkm_dev *dev, const double *x, const double *dy, double *y,
+                              double *dx) {
+    run_qk(dev, 1, x, dy, y, dx);
+}
+static void run_rope(vkm_dev *dev, const double *x, const double *dy, double *y, double *dx) {
+    run_qk(dev, 0, x, dy, y, dx);
 }
 
 /* x = gate then up, dx likewise */
@@ -199,7 +199,7 @@ typedef struct subject {
 static const subject subjects[] = {
     {"rmsnorm", run_rmsnorm, ROWS *COLS, ROWS *COLS, 1, 0},
     {"rmsnorm, adding", run_rmsnorm_adding, ROWS *COLS, ROWS *COLS, 1, 0},
-    {"headnorm", run_headnorm, ROWS *HEADS *DIM, ROWS *HEADS *DIM, 0, 1},
+    {"norm and rope", run_norm_and_rope, ROWS *HEADS *DIM, ROWS *HEADS *DIM, 1, 1},
     {"rope", run_rope, ROWS *HEADS *DIM, ROWS *HEADS *DIM, 1, 0},
     {"swiglu", run_swiglu, 2 * ROWS *COLS, ROWS *COLS, 1, 1},
 };

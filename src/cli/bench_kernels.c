@@ -71,15 +71,6 @@ VKM_BENCH(rmsnorm_bwd) {
     vkm_kit_f32(k, &a->dx, hidden(k));
 }
 
-VKM_BENCH(headnorm_fwd) {
-    *a = (vkm_args_headnorm_fwd){
-        .n_rows = k->rows, .n_heads = k->c.H, .head_dim = k->c.D, .eps = 1e-6f};
-    vkm_kit_f32(k, &a->x, heads(k));
-    vkm_kit_f32(k, &a->gain, k->c.D);
-    vkm_kit_f32(k, &a->y, heads(k));
-    vkm_kit_f32(k, &a->rstd, (uint64_t)k->rows * k->c.H);
-}
-
 VKM_BENCH(headnorm_bwd) {
     *a = (vkm_args_headnorm_bwd){.n_rows = k->rows, .n_heads = k->c.H, .head_dim = k->c.D};
     vkm_kit_f32(k, &a->dy, heads(k));
@@ -107,13 +98,16 @@ VKM_BENCH(add_rows) {
     vkm_kit_f32(k, &a->y, k->c.C);
 }
 
-VKM_BENCH(rope_fwd) {
-    *a = (vkm_args_rope_fwd){.n_rows = k->rows, .n_heads = k->c.H, .head_dim = k->c.D};
+VKM_BENCH(qk_fwd) {
+    *a = (vkm_args_qk_fwd){
+        .n_rows = k->rows, .n_heads = k->c.H, .head_dim = k->c.D, .has_norm = 1, .eps = 1e-6f};
     vkm_kit_f32(k, &a->x, heads(k));
+    vkm_kit_f32(k, &a->gain, k->c.D);
     vkm_kit_f32(k, &a->cos, (uint64_t)k->len * k->c.D / 2);
     vkm_kit_f32(k, &a->sin, (uint64_t)k->len * k->c.D / 2);
     vkm_kit_count(k, &a->pos, k->rows, 1, k->len);
     vkm_kit_bf16(k, &a->y, heads(k));
+    vkm_kit_f32(k, &a->rstd, (uint64_t)k->rows * k->c.H);
 }
 
 VKM_BENCH(rope_bwd) {
@@ -437,9 +431,9 @@ VKM_BENCH(accumulate) {
 #define ROW(kernel) VKM_BENCH_ROW(kernel, ""),
 static const vkm_bench_row rows[] = {
     ROW(f32_to_bf16) ROW(pack_f32) ROW(pack_transpose) ROW(pack_transpose_rows) ROW(round_bf16)
-        ROW(rmsnorm_fwd) ROW(rmsnorm_bwd) ROW(headnorm_fwd) ROW(headnorm_bwd) ROW(norm_dgain)
-            ROW(add_rows) ROW(rope_fwd) ROW(rope_bwd) ROW(swiglu_fwd) ROW(swiglu_bwd) ROW(embed_fwd)
-                ROW(embed_bwd) ROW(scatter_rows) ROW(lora_mid_fwd) ROW(lora_mid_bwd) ROW(lora_pack)
+        ROW(rmsnorm_fwd) ROW(rmsnorm_bwd) ROW(headnorm_bwd) ROW(norm_dgain) ROW(add_rows)
+            ROW(qk_fwd) ROW(rope_bwd) ROW(swiglu_fwd) ROW(swiglu_bwd) ROW(embed_fwd) ROW(embed_bwd)
+                ROW(scatter_rows) ROW(lora_mid_fwd) ROW(lora_mid_bwd) ROW(lora_pack)
                     ROW(lora_pack_t) ROW(seq_sum) ROW(rank_grad) ROW(pool_fwd) ROW(lse_block)
                         ROW(lse_combine) ROW(logits_bwd) ROW(decode_begin) ROW(sample)
                             ROW(router_fwd) ROW(router_bwd) ROW(router_dz) ROW(pin_loss)

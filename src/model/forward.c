@@ -66,8 +66,8 @@ static void adapted_linear(const vkm_pass *p, uint32_t layer, vkm_linear_id id, 
     if (y.dtype != VKM_BF16) {
         VKM_BUG_ON(lin->bias.n && res, "a bias and a residual");
         vkm_op_linear(p->s, &full);
-    } else if (lin->bias.n) { /* v: with its bias in fp32 first, where k's norm would be */
-        full.c = vkm_view(vkm_acts_of(w, layer)->kn, 0, (uint64_t)t * lin->d_out);
+    } else if (lin->bias.n) { /* v: with its bias in fp32 first */
+        full.c = vkm_view(vkm_acts_of(w, layer)->v32, 0, (uint64_t)t * lin->d_out);
         vkm_op_linear(p->s, &full);
         VKM_OP(p->s, f32_to_bf16, .x = full.c, .y = y, .n_words = t * lin->d_out / 2);
     } else {
@@ -79,15 +79,12 @@ static void adapted_linear(const vkm_pass *p, uint32_t layer, vkm_linear_id id, 
 
 /* Per-head norm (where the model has one) and RoPE of q or k. */
 static void norm_and_rope(const vkm_pass *p, uint32_t n_rows, vkm_tensor gain, vkm_tensor x,
-                          vkm_tensor normed, vkm_tensor rstd, vkm_tensor y, uint32_t n_heads) {
+                          vkm_tensor rstd, vkm_tensor y, uint32_t n_heads) {
     vkm_work *w = p->w;
     const vkm_model *m = w->model;
-    if (m->dims.qk_norm)
-        VKM_OP(p->s, headnorm_fwd, .x = x, .gain = gain, .y = normed, .rstd = rstd,
-               .n_rows = n_rows, .n_heads = n_heads, .head_dim = m->dims.D,
-               .eps = (float)m->dims.norm_eps);
-    VKM_OP(p->s, rope_fwd, .x = m->dims.qk_norm ? normed : x, .cos = m->cos, .sin = m->sin,
-           .pos = w->pos, .y = y, .n_rows = n_rows, .n_heads = n_heads, .head_dim = m->dims.D);
+    VKM_OP(p->s, qk_fwd, .x = x, .gain = gain, .cos = m->cos, .sin = m->sin, .pos = w->pos, .y = y,
+           .rstd = rstd, .n_rows = n_rows, .n_heads = n_heads, .head_dim = m->dims.D,
+           .has_norm = (uint32_t)m->dims.qk_norm, .eps = (float)m->dims.norm_eps);
 }
 
 void vkm_layer_forward(const vkm_pass *p, uint32_t i, vkm_tensor x, vkm_tensor y) {
@@ -105,8 +102,8 @@ void vkm_layer_forward(const vkm_pass *p, uint32_t i, vkm_tensor x, vkm_tensor y
     adapted_linear(p, i, VKM_LIN_Q, of, a->n1, NULL, a->q);
     adapted_linear(p, i, VKM_LIN_K, all, a->n1, NULL, a->k);
     adapted_linear(p, i, VKM_LIN_V, all, a->n1, NULL, v);
-    norm_and_rope(p, of.rows, layer->norm_q, a->q, a->qn, a->rstdq, a->qr, d->H);
-    norm_and_rope(p, all.rows, layer->norm_k, a->k, a->kn, a->rstdk, kr, d->K);
+    norm_and_rope(p, of.rows, layer->norm_q, a->q, a->rstdq, a->qr, d->H);
+    norm_and_rope(p, all.rows, layer->norm_k, a->k, a->rstdk, kr, d->K);
     if (p->decode)
         vkm_decode_attention(p->decode, p->s, w, i, kr, v);
     else

@@ -9,8 +9,8 @@
 #include "ops/lmhead.h"
 
 #ifndef VKM_TWIN64
-/* On a GPU 64 lanes share the lines of memory that they load, or a row; one of a CPU driver works by
- * itself. `share` is the shaders' constant. */
+/* On a GPU 64 lanes share the lines of memory that they load, or a row; one of a CPU driver works
+ * by itself. `share` is the shaders' constant. */
 static vkm_launch launch_shared(vkm_stream *s, uint64_t units, uint32_t gpu_lanes, uint32_t share,
                                 double work) {
     if (vkm_dev_class_of(vkm_stream_dev(s)) != VKM_CLASS_GPU)
@@ -43,9 +43,8 @@ void vkm_op_lse_combine(vkm_stream *s, const vkm_args_lse_combine *a) {
     b.l = vkm_need(a->l, n, "lse_combine", "l");
     b.logp = vkm_need(a->logp, n, "lse_combine", "logp");
     b.entropy = vkm_need(a->entropy, n, "lse_combine", "entropy");
-    vkm_stream_launch(
-        s, &vkm_kernels[VKM_K_lse_combine], &b,
-        launch_shared(s, n, 64, 64, 60.0 * (double)(n * nb) + 100.0 * (double)n));
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_lse_combine], &b,
+                      launch_shared(s, n, 64, 64, 60.0 * (double)(n * nb) + 100.0 * (double)n));
 }
 
 void vkm_op_logits_bwd(vkm_stream *s, const vkm_args_logits_bwd *a) {

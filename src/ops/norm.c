@@ -40,15 +40,17 @@ void vkm_op_rmsnorm_bwd(vkm_stream *s, const vkm_args_rmsnorm_bwd *a) {
                       launch_units(s, a->n_rows, a->n_cols));
 }
 
-void vkm_op_headnorm_fwd(vkm_stream *s, const vkm_args_headnorm_fwd *a) {
-    vkm_args_headnorm_fwd b = *a;
+void vkm_op_qk_fwd(vkm_stream *s, const vkm_args_qk_fwd *a) {
+    vkm_args_qk_fwd b = *a;
     uint64_t units = (uint64_t)a->n_rows * a->n_heads, n = units * a->head_dim;
     if (!n) return;
-    b.x = vkm_need(a->x, n, "headnorm_fwd", "x");
-    b.gain = vkm_need(a->gain, a->head_dim, "headnorm_fwd", "gain");
-    b.y = vkm_need(a->y, n, "headnorm_fwd", "y");
-    b.rstd = vkm_need(a->rstd, units, "headnorm_fwd", "rstd");
-    vkm_stream_launch(s, &vkm_kernels[VKM_K_headnorm_fwd], &b, launch_units(s, units, a->head_dim));
+    VKM_BUG_ON(a->head_dim & 3, "qk_fwd: head_dim %u is not a multiple of 4", a->head_dim);
+    b.x = vkm_need(a->x, n, "qk_fwd", "x");
+    b.gain = a->has_norm ? vkm_need(a->gain, a->head_dim, "qk_fwd", "gain") : b.x; /* unread */
+    b.pos = vkm_need(a->pos, a->n_rows, "qk_fwd", "pos");
+    b.y = vkm_need(a->y, n, "qk_fwd", "y");
+    b.rstd = vkm_need(a->rstd, units, "qk_fwd", "rstd");
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_qk_fwd], &b, launch_units(s, units, a->head_dim));
 }
 
 void vkm_op_headnorm_bwd(vkm_stream *s, const vkm_args_headnorm_bwd *a) {
@@ -87,18 +89,6 @@ void vkm_op_add_rows(vkm_stream *s, const vkm_args_add_rows *a) {
         vkm_stream_launch(s, &vkm_kernels[VKM_K_add_rows], &b,
                           vkm_launch_flat(a->n_cols, 16, 20.0 * (double)n));
     }
-}
-
-void vkm_op_rope_fwd(vkm_stream *s, const vkm_args_rope_fwd *a) {
-    vkm_args_rope_fwd b = *a;
-    uint64_t n = (uint64_t)a->n_rows * a->n_heads * a->head_dim;
-    if (!n) return;
-    VKM_BUG_ON(a->head_dim & 3, "rope_fwd: head_dim %u is not a multiple of 4", a->head_dim);
-    b.x = vkm_need(a->x, n, "rope_fwd", "x");
-    b.pos = vkm_need(a->pos, a->n_rows, "rope_fwd", "pos");
-    b.y = vkm_need(a->y, n, "rope_fwd", "y");
-    vkm_stream_launch(s, &vkm_kernels[VKM_K_rope_fwd], &b,
-                      vkm_launch_flat(n / 4, 64, 20.0 * (double)n));
 }
 
 void vkm_op_rope_bwd(vkm_stream *s, const vkm_args_rope_bwd *a) {
@@ -212,22 +202,6 @@ VKM_REF(rmsnorm_bwd) {
     }
 }
 
-VKM_REF(headnorm_fwd) {
-    const real *x = ref_f32(a->x), *gain = ref_f32(a->gain); /* (T,H,D), (D) */
-    real *y = ref_f32(a->y), *rstd = ref_f32(a->rstd);       /* (T,H,D), (T,H) */
-    uint64_t n_units = (uint64_t)a->n_rows * a->n_heads;
-    uint32_t n = a->head_dim;
-    FOR_PART(g, (n_units + SIDE - 1) / SIDE) {
-        uint64_t unit = g * SIDE, end = unit + SIDE < n_units ? unit + SIDE : n_units;
-        rstds_of(x + unit * n, n, (uint32_t)(end - unit), a->eps, rstd + unit);
-        for (; unit < end; unit++) {
-            const real *from = x + unit * n, r = rstd[unit];
-            real *restrict to = y + unit * n;
-            for (uint32_t d = 0; d < n; d++) to[d] = canon(canon(from[d] * r) * gain[d]);
-        }
-    }
-}
-
 VKM_REF(headnorm_bwd) {
     const real *dy = ref_f32(a->dy), *x = ref_f32(a->x); /* (T,H,D) */
     const real *gain = ref_f32(a->gain);                 /* (D) */
@@ -289,33 +263,56 @@ VKM_REF(add_rows) {
         for (uint64_t c = lo; c < hi; c++) y[c] = addc(y[c], x[(uint64_t)r * a->n_cols + c]);
 }
 
-/* Turns pairs d, d + half of a head from d on, `step` at a time, as long as whole steps are left;
- * where it stopped. A constant step becomes whole vectors. */
-VKM_IN_REF uint32_t rotate(const real *x, const real *c, const real *s, uint32_t half, uint32_t d,
-                           uint32_t step, bf16 *y) {
-    for (; d + step <= half; d += step)
-        for (uint32_t i = d; i < d + step; i++) {
-            y[i] = stb(x[i] * c[i] - x[half + i] * s[i]);
-            y[half + i] = stb(x[half + i] * c[i] + x[i] * s[i]);
+/* Norms, with a gain, and turns pairs d, d + half of a head from d on, `step` at a time, as long as
+ * whole steps are left; where it stopped. A constant step becomes whole vectors. */
+enum { MOST_STEP = 32 };
+VKM_IN_REF uint32_t rotate(const real *x, real rstd, const real *gain, const real *c, const real *s,
+                           uint32_t half, uint32_t d, uint32_t step, bf16 *y) {
+    for (; d + step <= half; d += step) {
+        real lo[MOST_STEP], hi[MOST_STEP];
+        const real *x0 = x + d, *x1 = x + half + d, *cd = c + d, *sd = s + d;
+        for (uint32_t i = 0; i < step; i++) {
+            lo[i] = gain ? canon(canon(x0[i] * rstd) * gain[d + i]) : x0[i];
+            hi[i] = gain ? canon(canon(x1[i] * rstd) * gain[half + d + i]) : x1[i];
         }
+        for (uint32_t i = 0; i < step; i++) {
+            y[d + i] = stb(lo[i] * cd[i] - hi[i] * sd[i]);
+            y[half + d + i] = stb(hi[i] * cd[i] + lo[i] * sd[i]);
+        }
+    }
     return d;
 }
 
-VKM_REF(rope_fwd) {
-    const real *x = ref_f32(a->x), *cosines = ref_f32(a->cos), *sines = ref_f32(a->sin);
+VKM_IN_REF void rotate_head(const real *x, real rstd, const real *gain, const real *c,
+                            const real *s, uint32_t half, bf16 *y) {
+    uint32_t d = rotate(x, rstd, gain, c, s, half, 0, MOST_STEP, y);
+    d = rotate(x, rstd, gain, c, s, half, d, 16, y);
+    (void)rotate(x, rstd, gain, c, s, half, d, 1, y);
+}
+
+VKM_REF(qk_fwd) {
+    const real *x = ref_f32(a->x), *gain = ref_f32(a->gain); /* (T,H,D), (D) */
+    const real *cosines = ref_f32(a->cos), *sines = ref_f32(a->sin);
     const uint32_t *pos = ref_u32(a->pos); /* (T) */
     bf16 *y = ref_bf16(a->y);              /* (T,H,D) */
-    uint32_t half = a->head_dim / 2;
-    FOR_PART(unit, (uint64_t)a->n_rows * a->n_heads) {
-        uint64_t at = unit * a->head_dim, t = (uint64_t)pos[unit / a->n_heads] * half;
-        uint32_t d = rotate(x + at, cosines + t, sines + t, half, 0, 32, y + at);
-        d = rotate(x + at, cosines + t, sines + t, half, d, 16, y + at);
-        (void)rotate(x + at, cosines + t, sines + t, half, d, 1, y + at);
+    real *rstd = ref_f32(a->rstd);         /* (T,H) */
+    uint64_t n_units = (uint64_t)a->n_rows * a->n_heads;
+    uint32_t n = a->head_dim, half = n / 2;
+    FOR_PART(g, (n_units + SIDE - 1) / SIDE) {
+        uint64_t unit = g * SIDE, end = unit + SIDE < n_units ? unit + SIDE : n_units;
+        if (a->has_norm) rstds_of(x + unit * n, n, (uint32_t)(end - unit), a->eps, rstd + unit);
+        for (; unit < end; unit++) {
+            uint64_t t = (uint64_t)pos[unit / a->n_heads] * half;
+            const real *from = x + unit * n, *c = cosines + t, *s = sines + t;
+            if (a->has_norm)
+                rotate_head(from, rstd[unit], gain, c, s, half, y + unit * n);
+            else
+                rotate_head(from, 1, NULL, c, s, half, y + unit * n);
+        }
     }
 }
 
 /* The inverse, likewise; through memory of its own, since x and y could be one to the compiler. */
-enum { MOST_STEP = 32 };
 VKM_IN_REF uint32_t rotate_back(const real *y, const real *c, const real *s, uint32_t half,
                                 uint32_t d, uint32_t step, real *x) {
     for (; d + step <= half; d += step) {

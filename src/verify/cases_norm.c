@@ -34,21 +34,6 @@ VKM_CASES(rmsnorm_bwd) {
     }
 }
 
-VKM_CASES(headnorm_fwd) {
-    FOR_SIZES(head_dim, 2, 16, 64, 128, 250) {
-        FOR_SIZES(n_heads, 1, 3) {
-            vkm_args_headnorm_fwd a = {
-                .n_rows = 17, .n_heads = n_heads, .head_dim = head_dim, .eps = 1e-6f};
-            uint64_t units = (uint64_t)a.n_rows * n_heads;
-            a.x = vkm_v_f32(v, units * head_dim, fills[vkm_v_random(v, 3)]);
-            a.gain = vkm_v_f32(v, head_dim, VKM_FILL_NORMAL);
-            a.y = vkm_v_f32_out(v, units * head_dim);
-            a.rstd = vkm_v_f32_out(v, units);
-            VKM_V_RUN(v, headnorm_fwd, &a);
-        }
-    }
-}
-
 VKM_CASES(headnorm_bwd) {
     FOR_SIZES(head_dim, 2, 16, 64, 128, 250) {
         FOR_SIZES(n_heads, 1, 3) {
@@ -106,18 +91,22 @@ VKM_CASES(add_rows) {
 
 enum { MAX_POS = 50 };
 
-VKM_CASES(rope_fwd) {
-    FOR_SIZES(n_rows, 1, 63, 65) {
-        FOR_SIZES(head_dim, 4, 16, 128) {
-            vkm_args_rope_fwd a = {.n_rows = n_rows, .n_heads = 3, .head_dim = head_dim};
-            uint64_t n = (uint64_t)n_rows * a.n_heads * head_dim;
-            a.x = vkm_v_f32(v, n, fills[vkm_v_random(v, 3)]);
-            a.cos = vkm_v_f32(v, MAX_POS * head_dim / 2, VKM_FILL_POSITIVE);
-            a.sin = vkm_v_f32(v, MAX_POS * head_dim / 2, VKM_FILL_POSITIVE);
-            a.pos = vkm_v_u32(v, n_rows, MAX_POS);
-            a.y = vkm_v_bf16_out(v, n);
-            VKM_V_RUN(v, rope_fwd, &a);
-        }
+VKM_CASES(qk_fwd) {
+    FOR_SIZES(n_rows, 1, 17, 63, 65)
+    FOR_SIZES(head_dim, 4, 16, 64, 128, 252)
+    FOR_SIZES(has_norm, 0, 1) {
+        vkm_args_qk_fwd a = {.n_rows = n_rows, .n_heads = n_rows == 17 ? 1 : 3, .eps = 1e-6f};
+        uint64_t units = (uint64_t)n_rows * a.n_heads;
+        a.head_dim = head_dim;
+        a.has_norm = has_norm;
+        a.x = vkm_v_f32(v, units * head_dim, fills[vkm_v_random(v, 3)]);
+        a.gain = vkm_v_f32(v, head_dim, VKM_FILL_NORMAL);
+        a.cos = vkm_v_f32(v, MAX_POS * head_dim / 2, VKM_FILL_POSITIVE);
+        a.sin = vkm_v_f32(v, MAX_POS * head_dim / 2, VKM_FILL_POSITIVE);
+        a.pos = vkm_v_u32(v, n_rows, MAX_POS);
+        a.y = vkm_v_bf16_out(v, units * head_dim);
+        a.rstd = vkm_v_f32_out(v, units);
+        VKM_V_RUN(v, qk_fwd, &a);
     }
 }
 
