@@ -113,7 +113,9 @@ void main() {
         MATRIX_SUM by;
         coopMatLoad(by, scores, score_quad(0u, down() * MAT_M), SLINE, gl_CooperativeMatrixLayoutRowMajor);
         meet();
-        SCALE_SUMS(o, by);
+        if (subgroupAny(grew)) {
+            SCALE_SUMS(o, by);
+        }
         PUT_OPERANDS(0u, p, lift(127));
         meet();
         ADD_TILE(o, 0u, far4);
