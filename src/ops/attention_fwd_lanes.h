@@ -162,8 +162,11 @@ LANES_TARGET static void LANES_FN(decode_heads)(const vkm_args_attn_decode *a, d
         vec s[ATTN_HEADS][SIDE] = {{s0, t0}, {s1, t1}, {s2, t2}, {s3, t3}};
         for (uint32_t g = 0; g < n_heads; g++)
             for (uint32_t b = 0; b < SIDE; b++) { /* a key that is repeated changes no maximum */
-                real *x = (real *)&s[g][b];
-                for (uint32_t i = 0; i < LANES; i++) x[i] = canon(x[i] * (real)a->scale);
+                real x[LANES];
+                s[g][b] *= (real)a->scale;
+                memcpy(x, &s[g][b], sizeof x);
+                for (uint32_t i = 0; i < LANES; i++) x[i] = canon(x[i]);
+                memcpy(&s[g][b], x, sizeof x);
                 LANES_FN(raise)(&most[g], &s[g][b]);
                 LANES_FN(some_store)(scores[g] + j + b * LANES, x, keys.n, j + b * LANES);
             }
