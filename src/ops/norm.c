@@ -287,6 +287,7 @@ VKM_IN_REF void rotate_head(const real *x, real rstd, const real *gain, const re
                             const real *s, uint32_t half, bf16 *y) {
     uint32_t d = rotate(x, rstd, gain, c, s, half, 0, MOST_STEP, y);
     d = rotate(x, rstd, gain, c, s, half, d, 16, y);
+    d = rotate(x, rstd, gain, c, s, half, d, 8, y);
     (void)rotate(x, rstd, gain, c, s, half, d, 1, y);
 }
 
