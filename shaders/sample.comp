@@ -233,7 +233,7 @@ uvec2 range_sum(uint first, uint last, uint at, uint top, uint below, uint min_w
 }
 
 /* The same for `parts` ranges of `each` ids from `first` on, by all lanes, neighbours side by side; sums in
- * sh_lane. Of each weight the halves add up by themselves: a range has less than 2^16 ids. */
+ * sh_lane. Of each weight the halves add up by themselves: a range has at most 2^16 ids. */
 void range_sums(uint first, uint last, uint each, uint parts, uint at, uint top, uint below,
                 uint min_weight, bool by_weight) {
     barrier();

@@ -51,27 +51,26 @@ typedef struct matrix_cut {
     uint32_t across, down, tile;
 } matrix_cut;
 
-static uint32_t shared_bytes(const attn_grid *g, vkm_matrix x, matrix_cut c) {
-    uint32_t block = c.down * x.m, staged_rows = 2 * c.tile * (g->head_dim / 8 + 1) * 16;
-    return staged_rows + g->areas * block * (c.tile / 4 + 1) * 16 + 16 * (c.tile + block) + 64;
-}
-
 static int cut_fits(const attn_grid *g, vkm_matrix x, matrix_cut c) {
-    uint32_t stripe = c.tile / c.across;
+    enum { SHARED_BYTES = 32 << 10 }; /* that every device has */
+    uint32_t block = c.down * x.m, stripe = c.tile / c.across;
+    uint32_t staged_rows = 2 * c.tile * (g->head_dim / 8 + 1) * 16;
+    uint32_t scores = g->areas * block * (c.tile / 4 + 1) * 16, others = 16 * (c.tile + block) + 64;
     return c.down && x.n % 8 == 0 && c.tile % x.m == 0 && c.tile % x.k == 0 && stripe % x.n == 0 &&
-           stripe % 8 == 0 && g->head_dim % c.tile == 0 && g->head_dim % x.k == 0;
+           stripe % 8 == 0 && g->head_dim % c.tile == 0 && g->head_dim % x.k == 0 &&
+           staged_rows + scores + others <= SHARED_BYTES;
 }
 
 /* 0: the device's matrices are not for this head dimension. */
 static int matrix(const vkm_dev *dev, const attn_grid *g, double work, vkm_launch *out) {
-    enum { MOST_LANES = 256, SHARED_BYTES = 32 << 10 };
+    enum { MOST_LANES = 256 };
     vkm_matrix x = vkm_dev_matrix(dev);
     if (!x.m || !g->aligned) return 0;
     int gpu = is_gpu(dev); /* the others compile for long */
     uint32_t rows = gpu ? 64 : 2 * x.m;
     matrix_cut c = {g->slices, rows / g->slices / x.m, gpu ? 32 : 16};
     while (c.down > 1 && c.down * c.across * x.subgroup > MOST_LANES) c.down /= 2;
-    while (c.tile > 8 && (shared_bytes(g, x, c) > SHARED_BYTES || !cut_fits(g, x, c))) c.tile /= 2;
+    while (c.tile > 8 && !cut_fits(g, x, c)) c.tile /= 2;
     if (!cut_fits(g, x, c)) return 0;
     *out = (vkm_launch){.groups = {vkm_div_up(g->rows, c.down * x.m), g->heads, g->n_seq},
                         .spec = {c.down * c.across * x.subgroup, g->head_dim, c.tile, c.across, 0,
