@@ -1,6 +1,14 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "attn_decode.glsl"
+
+/* Behind a barrier lanes read of the scratch what others wrote: no cache may lie between them. */
+layout(buffer_reference, std430, buffer_reference_align = 4) coherent buffer SCRATCH { float v[]; };
+#undef LD_scratch
+#undef ST_scratch
+#define LD_scratch(at_)     (SCRATCH(pc.scratch).v[at_])
+#define ST_scratch(at_, x_) SCRATCH(pc.scratch).v[at_] = vkm_canon(x_)
+
 #ifdef VKM_FORM_SHARED
 #include "attn_decode_staged.glsl"
 #else

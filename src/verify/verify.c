@@ -298,7 +298,8 @@ static void describe(const vkm_kernel *k, const void *args, char *out, size_t si
  * Products: PRODUCT times the sum of the terms' absolute values, which the reference makes of the
  * absolute values of all floats: an eighth of what one operand's rounding to bf16 may be. Attention
  * rounds a weight, its gradient and a sum of weights to bf16, each of which another order may tip
- * to the next one; its terms are not linear in its inputs, so that these are positive. */
+ * to the next one, a unit of 2^-7 at most; its terms are not linear in its inputs, so that these
+ * are positive. */
 
 static const float PRODUCT = 0x1p-12f, ATTENTION = 0x1p-7f;
 
