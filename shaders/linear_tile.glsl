@@ -14,7 +14,7 @@ void vkm_linear_tile(out precise float y[TILE_N]) {
         bool base = part == 0u;
         /* drivers run ahead of the loop's end: e is never past the last expert */
         uint e = base ? 0u : min(part, max(pc.n_experts, 1u)) - 1u, skip = e * pc.kper / 2u;
-        vkm_operand a = vkm_operand(base ? pc.a : pc.a2, pc.m, base ? pc.k : k2, skip);
+        vkm_operand a = vkm_operand(base ? pc.a : pc.a2, pc.m, base ? pc.k : pc.kpa2, skip);
         vkm_operand b = vkm_operand(base ? pc.b : pc.b2, pc.n, base ? pc.k : k2, skip);
         precise float d[TILE_N];
         vkm_tile_rule4(a, b, base ? pc.k : pc.kper, d);

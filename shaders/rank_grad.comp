@@ -11,12 +11,11 @@ void main() {
     if (at >= pc.n_seq * pc.rank) return;
     uint s = at / pc.rank, j = at % pc.rank;
     uint row0 = LD_seqs(4u * s), n = LD_seqs(4u * s + 1u);
-    uint er = pc.n_experts * pc.rank, half_cols = vkm_half_of(pc.rank);
-    uint kp = pc.n_experts * 2u * half_cols, k = half_cols + j;
+    uint kt = pc.n_experts * vkm_lora_kper(pc.rank), k = vkm_lora_column(j, pc.rank);
     VKM_RULE5_ZERO(lane);
     for (uint i = 0u; i < n; i++) {
-        uint row = row0 + i, w = LDW_uh(vkm_op_word(row, k / 2u, kp));
-        precise float p = LD_t(row * 2u * er + j) + LD_t(row * 2u * er + er + j);
+        uint row = row0 + i, w = LDW_uh(vkm_op_word(row, k / 2u + 1u, pc.kpu));
+        precise float p = LD_t(row * kt + k) + LD_t(row * kt + k + 2u);
         precise float x = vkm_canon(p) * (k % 2u == 0u ? vkm_bf16_lo(w) : vkm_bf16_hi(w));
         VKM_RULE5_ADD(lane, i, vkm_canon(x));
     }

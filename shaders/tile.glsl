@@ -1,6 +1,7 @@
-/* Products by tiles: what gemm, linear, linear_bf16 and gemm_seg have in common. The forms of a shader
+/* Products by tiles: what gemm, linear, linear_bf16, lora_down and gemm_seg have in common. The forms of a shader
  * (vk/kernel.h) differ in the file that is included here. Each gives
  *   TILE_N                     outputs of an invocation; TILE_ROW_N one after the other are of a row
+ *   TILE_HEIGHT                rows of a group
  *   vkm_tile_i(at), _j(at)     row and column of output `at`; columns come in fours that are neighbours
  *   vkm_tile_rule4(a, b, k, y) y[at] = rule 4 of row i of a and row j of b, over k elements, a multiple
  *                              of 8. Rows past an operand's end repeat its last ones: what comes out

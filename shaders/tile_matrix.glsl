@@ -12,7 +12,8 @@ layout(constant_id = 5) const uint TILE_STEP = 8;   /* words of K: a multiple of
 const uint TILE_ROW_N = 4u;
 
 const uint DOWN = gl_WorkGroupSize.x / SUBGROUP / TILE_ACROSS;
-const uint A_ROWS = DOWN * TILE_ROWS * MAT_M, B_ROWS = TILE_ACROSS * TILE_COLS * MAT_N;
+const uint TILE_HEIGHT = DOWN * TILE_ROWS * MAT_M;
+const uint A_ROWS = TILE_HEIGHT, B_ROWS = TILE_ACROSS * TILE_COLS * MAT_N;
 const uint LINE = TILE_STEP + 4u; /* a row as staged: neighbours meet different banks */
 const uint A_LOADS = (A_ROWS / 4u * TILE_STEP + gl_WorkGroupSize.x - 1u) / gl_WorkGroupSize.x;
 const uint B_LOADS = (B_ROWS / 4u * TILE_STEP + gl_WorkGroupSize.x - 1u) / gl_WorkGroupSize.x;

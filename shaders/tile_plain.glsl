@@ -9,6 +9,7 @@ layout(constant_id = 3) const uint TILE_N = 64;      /* their product */
 layout(constant_id = 4) const uint TILE_SPREAD = 0;  /* 1: see vkm_spread */
 layout(constant_id = 5) const uint TILE_UNROLL = 2;  /* words of K a pass: 1, 2 or 4 */
 const uint TILE_ROW_N = TILE_COLS;
+const uint TILE_HEIGHT = TILE_ROWS;
 
 uint vkm_tile_row() {
     return gl_WorkGroupID.y * TILE_ROWS;

@@ -10,6 +10,7 @@ layout(constant_id = 5) const uint TILE_STEP = 8;    /* words of K: 4, 8 or 16 *
 const uint TILE_ROW_N = TILE_COLS;
 
 const uint DOWN = gl_WorkGroupSize.x / TILE_ACROSS;
+const uint TILE_HEIGHT = DOWN * TILE_ROWS;
 /* Fours of words: rows and columns of the group, and as staged, a word of K after the other, with a
  * gap of four so that the panels' words meet different banks. */
 const uint A4 = DOWN * TILE_ROWS / 4u, B4 = TILE_ACROSS * TILE_COLS / 4u;

@@ -7,6 +7,7 @@ layout(constant_id = 3) const uint TILE_N = 4;      /* 4 rows by the parts: a mu
 layout(constant_id = 4) const uint TILE_ACROSS = 8; /* invocations along N */
 layout(constant_id = 5) const uint TILE_STEP = 4;   /* words of K loaded ahead: 1, 2 or 4 */
 const uint TILE_ROW_N = 4u;
+const uint TILE_HEIGHT = TILE_ROWS;
 
 const uint TILE_SPLIT = gl_WorkGroupSize.x / TILE_ACROSS;
 const uint SUMS = 4u * TILE_ROWS; /* of an invocation */

@@ -47,7 +47,7 @@ static void rows_are_chosen_by_name_and_preset(void **state) {
     assert_non_null(strstr(out, "\"limit\":\"copy\""));
     works(vkmoe("bench linear-gate-base/mini --backend cpu --repeat 1 --min-ms 1 --json"));
     assert_non_null(strstr(out, "\"limit\":\"fma\""));
-    assert_non_null(strstr(out, "m 6144, n 256, k 128, kper 8, n_experts 0"));
+    assert_non_null(strstr(out, "m 6144, n 256, k 128, kpa2 0, kper 8, n_experts 0"));
     works(vkmoe("bench norm_bwd/mini --backend cpu --repeat 1 --min-ms 1"));
     assert_non_null(strstr(out, "furthest from its limit: "));
     works(vkmoe("bench --list --preset qwen3-4b"));

@@ -11,17 +11,7 @@
 #include "ops/kernels.h"
 
 /* Two sequences of 10 and 7 rows, each padded to 16. Loss = sum of dy * y. */
-enum {
-    T = 32,
-    IN = 24,
-    OUT = 16,
-    E = 2,
-    R = 3,
-    ER = E * R,
-    PADS = 16 - 2 * ER,
-    KPER = 8,
-    SEQS = 2
-};
+enum { T = 32, IN = 24, OUT = 16, E = 2, R = 3, ER = E * R, KPER = 8, SEQS = 2 };
 enum { N_X = T * IN, N_A = ER * IN, N_B = ER * OUT, N_Y = T * OUT, N_W = OUT * IN, N_F = SEQS * E };
 static const uint32_t seqs[SEQS][4] = {{0, 10, 0, 0}, {16, 7, 0, 0}};
 
@@ -35,7 +25,7 @@ typedef struct rig {
     vkm_mem *mem;
     vkm_tensor x, w, wt, da, a0, b0t, dbt, f, dy; /* fp32 (double here), row-major */
     vkm_tensor xo, wo, wto, dyo, xto, dyto, stack_a, stack_b, b2, a2; /* operands */
-    vkm_tensor t, tb, h, y, dx, df, gda, gdbt, uh, ht, pz, pt, row_seq, seqs;
+    vkm_tensor t, h, y, dx, df, gda, gdbt, uh, ht, pz, pt, row_seq, seqs;
 } rig;
 
 static void check(vkm_status st, const vkm_err *err) {
@@ -67,13 +57,12 @@ static void rig_open(rig *r, vkm_backend_id backend) {
         {&r->dyo, VKM_BF16, vkm_op_size(T, OUT)},
         {&r->xto, VKM_BF16, vkm_op_size(IN, T)},
         {&r->dyto, VKM_BF16, vkm_op_size(OUT, T)},
-        {&r->stack_a, VKM_BF16, (2 * ER + PADS) * IN},
-        {&r->stack_b, VKM_BF16, (2 * ER + PADS) * OUT},
+        {&r->stack_a, VKM_BF16, E * KPER * IN},
+        {&r->stack_b, VKM_BF16, E * KPER * OUT},
         {&r->b2, VKM_BF16, vkm_op_size(OUT, E * KPER)},
         {&r->a2, VKM_BF16, vkm_op_size(IN, E * KPER)},
-        {&r->t, VKM_F32, T * 2 * ER},
-        {&r->tb, VKM_F32, T * 2 * ER},
-        {&r->h, VKM_F32, T * ER},
+        {&r->t, VKM_F32, T * E * KPER},
+        {&r->h, VKM_F32, T * E * KPER / 2},
         {&r->y, VKM_F32, N_Y},
         {&r->dx, VKM_F32, N_X},
         {&r->df, VKM_F32, T * E},
@@ -125,8 +114,8 @@ static void pack(rig *r, vkm_tensor x, vkm_tensor y, uint32_t rows, uint32_t col
 }
 
 static void pack_stack(rig *r, vkm_tensor first, vkm_tensor second, vkm_tensor y, uint32_t cols) {
-    VKM_OP(r->s, lora_pack, .p0 = first, .p1 = second, .y = y, .n_rows = ER, .n_cols = cols,
-           .n_pads = PADS);
+    VKM_OP(r->s, lora_pack, .p0 = first, .p1 = second, .y = y, .n_experts = E, .rank = R,
+           .n_cols = cols);
 }
 
 /* y += f (B0 u + dB h), u = dA x, h = A0 x + u. */
@@ -134,16 +123,13 @@ static void forward(rig *r) {
     pack(r, r->x, r->xo, T, IN);
     pack(r, r->w, r->wo, OUT, IN);
     pack_stack(r, r->da, r->a0, r->stack_a, IN);
-    VKM_OP(r->s, gemm, .a = r->xo, .b = r->stack_a, .c = r->t, .m = T, .n = 2 * ER, .k = IN,
-           .kpa = IN, .kpb = IN, .ldc = 2 * ER);
-    VKM_OP(r->s, lora_mid_fwd, .t = r->t, .row_seq = r->row_seq, .uh = r->uh, .h = r->h,
-           .ht = r->ht, .n_rows = T, .ldt = 2 * ER, .n_experts = E, .rank = R, .has_h = 1,
-           .has_ht = 1);
+    VKM_OP(r->s, lora_down, .a = r->xo, .b = r->stack_a, .uh = r->uh, .h = r->h, .m = T,
+           .n = E * KPER, .k = IN, .has_h = 1);
     VKM_OP(r->s, lora_pack_t, .p0 = r->b0t, .p1 = r->dbt, .y = r->b2, .n_cols = OUT, .n_experts = E,
            .rank = R);
     VKM_OP(r->s, linear, .a = r->xo, .b = r->wo, .a2 = r->uh, .b2 = r->b2, .scale = r->f,
-           .row_seq = r->row_seq, .res = r->y, .c = r->y, .m = T, .n = OUT, .k = IN, .kper = KPER,
-           .n_experts = E);
+           .row_seq = r->row_seq, .res = r->y, .c = r->y, .m = T, .n = OUT, .k = IN,
+           .kpa2 = E * KPER, .kper = KPER, .n_experts = E);
 }
 
 /* v = B0^T dy, z = dB^T dy; d(dA) = g (v + z) x^T; d(dB)^T = g h dy^T;
@@ -152,10 +138,10 @@ static void backward(rig *r) {
     pack(r, r->dy, r->dyo, T, OUT);
     pack(r, r->wt, r->wto, IN, OUT);
     pack_stack(r, r->b0t, r->dbt, r->stack_b, OUT);
-    VKM_OP(r->s, gemm, .a = r->dyo, .b = r->stack_b, .c = r->tb, .m = T, .n = 2 * ER, .k = OUT,
-           .kpa = OUT, .kpb = OUT, .ldc = 2 * ER);
-    VKM_OP(r->s, lora_mid_bwd, .t = r->tb, .uh = r->uh, .row_seq = r->row_seq, .pz = r->pz,
-           .pt = r->pt, .df = r->df, .n_rows = T, .n_experts = E, .rank = R);
+    VKM_OP(r->s, gemm, .a = r->dyo, .b = r->stack_b, .c = r->t, .m = T, .n = E * KPER, .k = OUT,
+           .kpa = OUT, .kpb = OUT, .ldc = E * KPER);
+    VKM_OP(r->s, lora_mid, .t = r->t, .uh = r->uh, .row_seq = r->row_seq, .pz = r->pz, .pt = r->pt,
+           .ht = r->ht, .df = r->df, .n_rows = T, .kpu = E * KPER, .n_experts = E, .rank = R);
     VKM_OP(r->s, pack_transpose, .x = r->xo, .row_seq = r->row_seq, .y = r->xto, .n_rows = T,
            .n_cols = IN, .has_seq = 1);
     VKM_OP(r->s, pack_transpose, .x = r->dyo, .row_seq = r->row_seq, .y = r->dyto, .n_rows = T,
@@ -169,8 +155,8 @@ static void backward(rig *r) {
     VKM_OP(r->s, lora_pack_t, .p0 = r->da, .p1 = r->a0, .y = r->a2, .n_cols = IN, .n_experts = E,
            .rank = R);
     VKM_OP(r->s, linear, .a = r->dyo, .b = r->wto, .a2 = r->pz, .b2 = r->a2, .scale = r->f,
-           .row_seq = r->row_seq, .res = r->dx, .c = r->dx, .m = T, .n = IN, .k = OUT, .kper = KPER,
-           .n_experts = E);
+           .row_seq = r->row_seq, .res = r->dx, .c = r->dx, .m = T, .n = IN, .k = OUT,
+           .kpa2 = E * KPER, .kper = KPER, .n_experts = E);
 }
 
 static void flush(rig *r) {

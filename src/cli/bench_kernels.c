@@ -175,34 +175,25 @@ VKM_BENCH(scatter_rows) {
 /* ---- the adapter ------------------------------------------------------------------------------
  */
 
-VKM_BENCH(lora_mid_fwd) {
-    uint32_t er = k->experts * k->rank;
-    *a = (vkm_args_lora_mid_fwd){
-        .n_rows = k->rows, .ldt = 2 * er, .n_experts = k->experts, .rank = k->rank, .has_ht = 1};
-    vkm_kit_f32(k, &a->t, 2ull * k->rows * er);
+VKM_BENCH(lora_mid) {
+    uint32_t er = k->experts * k->rank, stack = k->experts * k->kper;
+    *a = (vkm_args_lora_mid){
+        .n_rows = k->rows, .kpu = stack, .n_experts = k->experts, .rank = k->rank};
+    vkm_kit_f32(k, &a->t, (uint64_t)k->rows * stack);
+    vkm_kit_op16(k, &a->uh, k->rows, stack);
     vkm_kit_count(k, &a->row_seq, k->rows, k->len, k->n_seq);
-    vkm_kit_op16(k, &a->uh, k->rows, k->experts * k->kper);
-    vkm_kit_f32(k, &a->h, 1);
-    vkm_kit_op16(k, &a->ht, er, k->rows);
-}
-
-VKM_BENCH(lora_mid_bwd) {
-    uint32_t er = k->experts * k->rank;
-    *a = (vkm_args_lora_mid_bwd){.n_rows = k->rows, .n_experts = k->experts, .rank = k->rank};
-    vkm_kit_f32(k, &a->t, 2ull * k->rows * er);
-    vkm_kit_op16(k, &a->uh, k->rows, k->experts * k->kper);
-    vkm_kit_count(k, &a->row_seq, k->rows, k->len, k->n_seq);
-    vkm_kit_op16(k, &a->pz, k->rows, k->experts * k->kper);
+    vkm_kit_op16(k, &a->pz, k->rows, stack);
     vkm_kit_op16(k, &a->pt, er, k->rows);
+    vkm_kit_op16(k, &a->ht, er, k->rows);
     vkm_kit_f32(k, &a->df, (uint64_t)k->rows * k->experts);
 }
 
 VKM_BENCH(lora_pack) {
-    uint32_t er = k->experts * k->rank;
-    *a = (vkm_args_lora_pack){.n_rows = er, .n_cols = k->c.C};
-    vkm_kit_f32(k, &a->p0, (uint64_t)er * k->c.C);
-    vkm_kit_f32(k, &a->p1, (uint64_t)er * k->c.C);
-    vkm_kit_op16(k, &a->y, 2ull * er, k->c.C);
+    uint64_t n = (uint64_t)k->experts * k->rank * k->c.C;
+    *a = (vkm_args_lora_pack){.n_experts = k->experts, .rank = k->rank, .n_cols = k->c.C};
+    vkm_kit_f32(k, &a->p0, n);
+    vkm_kit_f32(k, &a->p1, n);
+    vkm_kit_op16(k, &a->y, k->experts * k->kper, k->c.C);
 }
 
 VKM_BENCH(lora_pack_t) {
@@ -222,11 +213,12 @@ VKM_BENCH(seq_sum) {
 
 VKM_BENCH(rank_grad) {
     *a = (vkm_args_rank_grad){.n_rows = k->rows,
+                              .kpu = k->experts * k->kper,
                               .n_seq = k->n_seq,
                               .n_experts = k->experts,
                               .rank = k->rank,
                               .n_modules = 1};
-    vkm_kit_f32(k, &a->t, 2ull * k->rows * k->experts * k->rank);
+    vkm_kit_f32(k, &a->t, (uint64_t)k->rows * k->experts * k->kper);
     vkm_kit_op16(k, &a->uh, k->rows, k->experts * k->kper);
     vkm_kit_seqs(k, &a->seqs);
     vkm_kit_f32(k, &a->pooled, (uint64_t)k->n_seq * k->rank);
@@ -433,10 +425,9 @@ static const vkm_bench_row rows[] = {
     ROW(f32_to_bf16) ROW(pack_f32) ROW(pack_transpose) ROW(pack_transpose_rows) ROW(round_bf16)
         ROW(rmsnorm_fwd) ROW(rmsnorm_bwd) ROW(headnorm_bwd) ROW(norm_dgain) ROW(add_rows)
             ROW(qk_fwd) ROW(rope_bwd) ROW(swiglu_fwd) ROW(swiglu_bwd) ROW(embed_fwd) ROW(embed_bwd)
-                ROW(scatter_rows) ROW(lora_mid_fwd) ROW(lora_mid_bwd) ROW(lora_pack)
-                    ROW(lora_pack_t) ROW(seq_sum) ROW(rank_grad) ROW(pool_fwd) ROW(lse_block)
-                        ROW(lse_combine) ROW(logits_bwd) ROW(decode_begin) ROW(sample)
-                            ROW(router_fwd) ROW(router_bwd) ROW(router_dz) ROW(pin_loss)
-                                ROW(grpo_loss) ROW(sumsq) ROW(sum5) ROW(clip_coef) ROW(adamw)
-                                    ROW(adam_tensor_v) ROW(accumulate)};
+                ROW(scatter_rows) ROW(lora_mid) ROW(lora_pack) ROW(lora_pack_t) ROW(seq_sum)
+                    ROW(rank_grad) ROW(pool_fwd) ROW(lse_block) ROW(lse_combine) ROW(logits_bwd)
+                        ROW(decode_begin) ROW(sample) ROW(router_fwd) ROW(router_bwd) ROW(router_dz)
+                            ROW(pin_loss) ROW(grpo_loss) ROW(sumsq) ROW(sum5) ROW(clip_coef)
+                                ROW(adamw) ROW(adam_tensor_v) ROW(accumulate)};
 const vkm_bench_group vkm_bench_kernels = {rows, VKM_COUNTOF(rows)};

@@ -3,7 +3,7 @@
 
 /* Sizes of a row: which product (for gemm, linear); rows, 0 for a training batch's; experts or not.
  */
-enum { CUBE, DOWN_A, HEAD, HEAD_DX, GATE, O, DOWN };
+enum { CUBE, HEAD, HEAD_DX, GATE, O, DOWN };
 enum { SIZE_PRODUCT, SIZE_ROWS, SIZE_BASE };
 
 typedef struct product {
@@ -16,8 +16,6 @@ static product product_of(const vkm_kit *k) {
     switch (k->row->size[SIZE_PRODUCT]) {
     case CUBE:
         return (product){cube, cube, cube};
-    case DOWN_A:
-        return (product){rows, 2 * k->experts * k->rank, c->C};
     case HEAD:
         return (product){k->decoding, c->V, c->C};
     case HEAD_DX:
@@ -49,6 +47,7 @@ VKM_BENCH(linear) {
     *a = (vkm_args_linear){.m = p.m,
                            .n = p.n,
                            .k = vkm_op_kp(p.k),
+                           .kpa2 = k2,
                            .kper = k->kper,
                            .n_experts = experts,
                            .has_res = (uint32_t)has_res};
@@ -66,8 +65,12 @@ VKM_BENCH(linear) {
 /* Module v. */
 VKM_BENCH(linear_bf16) {
     uint32_t n = k->c.K * k->c.D, k2 = k->experts * k->kper;
-    *a = (vkm_args_linear_bf16){
-        .m = k->rows, .n = n, .k = vkm_op_kp(k->c.C), .kper = k->kper, .n_experts = k->experts};
+    *a = (vkm_args_linear_bf16){.m = k->rows,
+                                .n = n,
+                                .k = vkm_op_kp(k->c.C),
+                                .kpa2 = k2,
+                                .kper = k->kper,
+                                .n_experts = k->experts};
     vkm_kit_op16(k, &a->a, k->rows, k->c.C);
     vkm_kit_op16(k, &a->b, n, k->c.C);
     vkm_kit_op16(k, &a->a2, k->rows, k2);
@@ -76,6 +79,18 @@ VKM_BENCH(linear_bf16) {
     vkm_kit_count(k, &a->row_seq, k->rows, k->len, k->n_seq);
     vkm_kit_bf16(k, &a->c, (uint64_t)k->rows * n);
     k->flops = 2.0 * k->rows * n * (k->c.C + k2);
+}
+
+/* Modules q, k and v. */
+VKM_BENCH(lora_down) {
+    uint32_t n = 3 * k->experts * k->kper, rows = k->row->size[SIZE_ROWS];
+    if (!rows) rows = k->rows;
+    *a = (vkm_args_lora_down){.m = rows, .n = n, .k = vkm_op_kp(k->c.C)};
+    vkm_kit_op16(k, &a->a, rows, k->c.C);
+    vkm_kit_op16(k, &a->b, n, k->c.C);
+    vkm_kit_op16(k, &a->uh, rows, n);
+    vkm_kit_f32(k, &a->h, 1);
+    k->flops = 2.0 * rows * n * k->c.C;
 }
 
 /* Gradient of module gate's A. */
@@ -187,7 +202,6 @@ VKM_BENCH(kv_store) {
 
 static const vkm_bench_row rows[] = {
     {"gemm/1024", run_gemm, "", {CUBE, 1024}},
-    VKM_BENCH_ROW(gemm, "-a", DOWN_A),
     VKM_BENCH_ROW(gemm, "-head", HEAD),
     VKM_BENCH_ROW(gemm, "-head-dx", HEAD_DX),
     VKM_BENCH_ROW(linear, "-gate", GATE),
@@ -198,6 +212,8 @@ static const vkm_bench_row rows[] = {
     VKM_BENCH_ROW(linear, "-o", O),
     VKM_BENCH_ROW(linear, "-down", DOWN),
     VKM_BENCH_ROW(linear_bf16, ""),
+    VKM_BENCH_ROW(lora_down, ""),
+    VKM_BENCH_ROW(lora_down, "-64", 0, 64),
     VKM_BENCH_ROW(gemm_seg, ""),
     VKM_BENCH_ROW(attn_fwd, ""),
     VKM_BENCH_ROW(attn_bwd_dq, ""),

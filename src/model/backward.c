@@ -12,15 +12,17 @@ static void experts_bwd(const vkm_pass *p, uint32_t layer, vkm_linear_id id, vkm
     const vkm_adapter *a = p->adapter;
     const vkm_module *mod = &a->modules[layer * VKM_N_LINEARS + id];
     uint32_t stack = vkm_lora_stack(a), kp = vkm_op_kp(mod->d_out), t = w->n_rows;
-    VKM_OP(p->s, gemm, .a = dy, .b = mod->back, .c = w->t, .m = t, .n = stack, .k = kp, .kpa = kp,
+    uint32_t kpu = vkm_uh_length(w, id);
+    vkm_tensor uh = vkm_uh_of(w, layer, id, t);
+    VKM_OP(p->s, gemm, .a = dy, .b = mod->back, .c = g->t, .m = t, .n = stack, .k = kp, .kpa = kp,
            .kpb = kp, .ldc = stack);
     if (p->rank_grads)
-        VKM_OP(p->s, rank_grad, .t = w->t, .uh = vkm_acts_of(w, layer)->uh[id], .seqs = w->seqs,
-               .pooled = w->pooled, .n_rows = t, .n_seq = w->n_seq, .n_experts = a->n_experts,
+        VKM_OP(p->s, rank_grad, .t = g->t, .uh = uh, .seqs = w->seqs, .pooled = w->pooled,
+               .n_rows = t, .kpu = kpu, .n_seq = w->n_seq, .n_experts = a->n_experts,
                .rank = a->rank, .module = layer * VKM_N_LINEARS + id, .n_modules = a->n_modules);
-    VKM_OP(p->s, lora_mid_bwd, .t = w->t, .uh = vkm_acts_of(w, layer)->uh[id],
-           .row_seq = w->row_seq, .pz = g->pz, .pt = g->pt, .df = g->df_tok, .n_rows = t,
-           .n_experts = a->n_experts, .rank = a->rank);
+    VKM_OP(p->s, lora_mid, .t = g->t, .uh = uh, .row_seq = w->row_seq, .pz = g->pz, .pt = g->pt,
+           .ht = g->ht, .df = g->df_tok, .n_rows = t, .kpu = kpu, .n_experts = a->n_experts,
+           .rank = a->rank);
     VKM_OP(p->s, seq_sum, .x = g->df_tok, .seqs = w->seqs, .acc = w->df, .n_seq = w->n_seq,
            .n_cols = a->n_experts);
 }
@@ -52,7 +54,8 @@ static void input_grad(const vkm_pass *p, uint32_t layer, vkm_linear_id id, vkm_
     const vkm_work *w = p->w;
     const vkm_adapter *a = p->adapter;
     const vkm_linear *lin = &w->model->layers[layer].lin[id];
-    uint32_t n_experts = a ? a->n_experts : 0, kper = a ? vkm_lora_kper(a) : 0;
+    uint32_t n_experts = a ? a->n_experts : 0, kper = a ? vkm_lora_kper(a->rank) : 0;
+    uint32_t kpa2 = n_experts * kper;
     uint32_t kp = vkm_op_kp(lin->d_out), t = w->n_rows;
     vkm_tensor pz = dy, back_x = lin->wt; /* unread without an adapter */
     if (a) {
@@ -61,12 +64,12 @@ static void input_grad(const vkm_pass *p, uint32_t layer, vkm_linear_id id, vkm_
     }
     if (dx.dtype == VKM_BF16)
         VKM_OP(p->s, linear_bf16, .a = dy, .b = lin->wt, .a2 = pz, .b2 = back_x, .scale = w->xs,
-               .row_seq = w->row_seq, .c = dx, .m = t, .n = lin->d_in, .k = kp, .kper = kper,
-               .n_experts = n_experts);
+               .row_seq = w->row_seq, .c = dx, .m = t, .n = lin->d_in, .k = kp, .kpa2 = kpa2,
+               .kper = kper, .n_experts = n_experts);
     else
         VKM_OP(p->s, linear, .a = dy, .b = lin->wt, .a2 = pz, .b2 = back_x, .scale = w->xs,
                .row_seq = w->row_seq, .res = res ? *res : dx, .c = dx, .m = t, .n = lin->d_in,
-               .k = kp, .kper = kper, .n_experts = n_experts, .has_res = res != NULL);
+               .k = kp, .kpa2 = kpa2, .kper = kper, .n_experts = n_experts, .has_res = res != NULL);
 }
 
 /* From dy, an operand (T, d_out): adds to the gradients of the module's factors, of the weight and
@@ -94,8 +97,7 @@ static void adapted_linear_bwd(const vkm_pass *p, uint32_t layer, vkm_linear_id 
         const vkm_module *mod = &a->modules[layer * VKM_N_LINEARS + id];
         uint32_t er = a->n_experts * a->rank;
         factor_grad(p, mod, 0, vkm_view(g->pt, 0, vkm_op_size(er, t)), in_t, lin->d_in);
-        factor_grad(p, mod, 1, vkm_view(vkm_acts_of(w, layer)->ht[id], 0, vkm_op_size(er, t)), dy_t,
-                    lin->d_out);
+        factor_grad(p, mod, 1, vkm_view(g->ht, 0, vkm_op_size(er, t)), dy_t, lin->d_out);
     }
     if (p->weights)
         VKM_OP(p->s, gemm_seg, .a = dy_t, .b = in_t, .seqs = w->seqs, .scale = w->xs,

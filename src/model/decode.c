@@ -159,7 +159,7 @@ static vkm_status prefill_some(vkm_gen *g, const vkm_gen_row *rows, uint32_t fir
         kv[i] = vkm_view(g->prompt_k[i], *cache_row * kd, n_rows * kd);
         kv[d->L + i] = vkm_view(g->prompt_v[i], *cache_row * kd, n_rows * kd);
     }
-    vkm_pass p = {.s = g->s, .w = w, .adapter = g->adapter, .reads = 1, .k = kv, .v = kv + d->L};
+    vkm_pass p = {.s = g->s, .w = w, .adapter = g->adapter, .k = kv, .v = kv + d->L};
     vkm_tensor x = vkm_forward(&p);
     uint32_t count = end - first;
     vkm_tensor state = g->state;
@@ -193,7 +193,7 @@ static vkm_status record_step(vkm_gen *g, uint32_t n, vkm_graph **out, vkm_err *
                     .state = g->state,
                     .scratch = g->scratch,
                     .max_keys = g->max.max_keys};
-    vkm_pass p = {.s = g->s, .w = w, .adapter = g->adapter, .reads = 1, .decode = &d};
+    vkm_pass p = {.s = g->s, .w = w, .adapter = g->adapter, .decode = &d};
     w->n_rows = w->n_seq = n;
     VKM_OP(g->s, decode_begin, .state = g->state, .tokens = w->tokens, .pos = w->pos, .n_rows = n);
     record_sample(g, vkm_forward(&p), n);

@@ -12,40 +12,37 @@ typedef struct span {
     uint32_t rows, seqs;
 } span;
 
-/* What the experts of the group's Linears make of their input x, an operand (T, d_in): w->t. */
-static void lora_down(const vkm_pass *p, uint32_t layer, vkm_linear_id first, uint32_t n_rows,
+/* What the experts of the group's Linears make of their input x, an operand (T, d_in): u and h, and
+ * on request the sequences' means of h. */
+static void lora_down(const vkm_pass *p, uint32_t layer, vkm_linear_id first, span of,
                       vkm_tensor x) {
-    if (!p->adapter) return;
-    const vkm_module *m = &p->adapter->modules[layer * VKM_N_LINEARS + first];
-    uint32_t n = vkm_lora_group_of(first)->n * vkm_lora_stack(p->adapter), k = vkm_op_kp(m->d_in);
-    VKM_OP(p->s, gemm, .a = x, .b = m->down, .c = p->w->t, .m = n_rows, .n = n, .k = k, .kpa = k,
-           .kpb = k, .ldc = n);
+    vkm_work *w = p->w;
+    const vkm_adapter *a = p->adapter;
+    if (!a) return;
+    uint32_t m = layer * VKM_N_LINEARS + first, n = vkm_uh_length(w, first);
+    VKM_OP(p->s, lora_down, .a = x, .b = a->modules[m].down, .uh = vkm_acts_of(w, layer)->uh[first],
+           .h = w->h, .m = of.rows, .n = n, .k = vkm_op_kp(a->modules[m].d_in), .has_h = p->pool);
+    uint32_t n_modules = vkm_lora_group_of(first)->n, ldh = n / 2;
+    for (uint32_t i = 0; p->pool && i < n_modules; i++)
+        VKM_OP(p->s, pool_fwd,
+               .h = vkm_view(w->h, i * ldh / n_modules, (of.rows - 1ull) * ldh + ldh / n_modules),
+               .seqs = w->seqs, .pooled = w->pooled, .n_seq = of.seqs, .ldh = ldh, .rank = a->rank,
+               .module = m + i, .n_modules = a->n_modules);
 }
 
 /* y = W x + sum_e f_e expert_e(x) (+ bias, or res), x an operand (T, d_in), after lora_down. */
-static void adapted_linear(const vkm_pass *p, uint32_t layer, vkm_linear_id id, span of,
+static void adapted_linear(const vkm_pass *p, uint32_t layer, vkm_linear_id id, uint32_t t,
                            vkm_tensor x, const vkm_tensor *res, vkm_tensor y) {
     vkm_work *w = p->w;
     const vkm_linear *lin = &w->model->layers[layer].lin[id];
     vkm_tensor uh = x, up = lin->w; /* unread when there is no adapter */
-    uint32_t n_experts = 0, kper = 0, t = of.rows;
+    uint32_t n_experts = 0, kpa2 = 0, kper = 0;
     if (p->adapter) {
-        const vkm_adapter *a = p->adapter;
-        const vkm_lora_group *g = vkm_lora_group_of(id);
-        uint32_t m = layer * VKM_N_LINEARS + id, stack = vkm_lora_stack(a), ldt = g->n * stack;
-        const vkm_module *mod = &a->modules[m];
-        vkm_tensor mine = vkm_view(w->t, (id - g->first) * stack, (t - 1ull) * ldt + stack);
-        n_experts = a->n_experts;
-        kper = vkm_lora_kper(a);
-        up = mod->up;
-        uh = vkm_acts_of(w, layer)->uh[id];
-        VKM_OP(p->s, lora_mid_fwd, .t = mine, .row_seq = w->row_seq, .uh = uh, .h = w->h,
-               .ht = vkm_acts_of(w, layer)->ht[id], .n_rows = t, .ldt = ldt, .n_experts = n_experts,
-               .rank = a->rank, .has_h = p->pool, .has_ht = !p->reads);
-        if (p->pool)
-            VKM_OP(p->s, pool_fwd, .h = w->h, .seqs = w->seqs, .pooled = w->pooled,
-                   .n_seq = of.seqs, .ldh = n_experts * a->rank, .rank = a->rank, .module = m,
-                   .n_modules = a->n_modules);
+        n_experts = p->adapter->n_experts;
+        kpa2 = vkm_uh_length(w, id);
+        kper = vkm_lora_kper(p->adapter->rank);
+        up = p->adapter->modules[layer * VKM_N_LINEARS + id].up;
+        uh = vkm_uh_of(w, layer, id, t);
     }
     vkm_args_linear full = {.a = x,
                             .b = lin->w,
@@ -60,6 +57,7 @@ static void adapted_linear(const vkm_pass *p, uint32_t layer, vkm_linear_id id, 
                             .m = t,
                             .n = lin->d_out,
                             .k = vkm_op_kp(lin->d_in),
+                            .kpa2 = kpa2,
                             .kper = kper,
                             .n_experts = n_experts,
                             .has_res = lin->bias.n ? 2 : res != NULL};
@@ -73,7 +71,7 @@ static void adapted_linear(const vkm_pass *p, uint32_t layer, vkm_linear_id id, 
     } else {
         VKM_OP(p->s, linear_bf16, .a = x, .b = lin->w, .a2 = uh, .b2 = up, .scale = w->f,
                .row_seq = w->row_seq, .c = y, .m = t, .n = lin->d_out, .k = vkm_op_kp(lin->d_in),
-               .kper = kper, .n_experts = n_experts);
+               .kpa2 = kpa2, .kper = kper, .n_experts = n_experts);
     }
 }
 
@@ -98,10 +96,10 @@ void vkm_layer_forward(const vkm_pass *p, uint32_t i, vkm_tensor x, vkm_tensor y
 
     VKM_OP(p->s, rmsnorm_fwd, .x = x, .gain = layer->norm_attn, .y = a->n1, .rstd = a->rstd1,
            .n_rows = all.rows, .n_cols = d->C, .eps = (float)d->norm_eps);
-    lora_down(p, i, VKM_LIN_Q, all.rows, a->n1);
-    adapted_linear(p, i, VKM_LIN_Q, of, a->n1, NULL, a->q);
-    adapted_linear(p, i, VKM_LIN_K, all, a->n1, NULL, a->k);
-    adapted_linear(p, i, VKM_LIN_V, all, a->n1, NULL, v);
+    lora_down(p, i, VKM_LIN_Q, all, a->n1);
+    adapted_linear(p, i, VKM_LIN_Q, of.rows, a->n1, NULL, a->q);
+    adapted_linear(p, i, VKM_LIN_K, all.rows, a->n1, NULL, a->k);
+    adapted_linear(p, i, VKM_LIN_V, all.rows, a->n1, NULL, v);
     norm_and_rope(p, of.rows, layer->norm_q, a->q, a->rstdq, a->qr, d->H);
     norm_and_rope(p, all.rows, layer->norm_k, a->k, a->rstdk, kr, d->K);
     if (p->decode)
@@ -112,18 +110,18 @@ void vkm_layer_forward(const vkm_pass *p, uint32_t i, vkm_tensor x, vkm_tensor y
                .n_rows = of.rows, .n_seq = of.seqs, .max_len = w->max_len, .n_heads = d->H,
                .n_kv = d->K, .head_dim = d->D, .scale = vkm_attn_scale(d),
                .has_prefix = w->has_prefix);
-    lora_down(p, i, VKM_LIN_O, of.rows, a->o);
-    adapted_linear(p, i, VKM_LIN_O, of, a->o, &x, a->xmid);
+    lora_down(p, i, VKM_LIN_O, of, a->o);
+    adapted_linear(p, i, VKM_LIN_O, of.rows, a->o, &x, a->xmid);
 
     VKM_OP(p->s, rmsnorm_fwd, .x = a->xmid, .gain = layer->norm_mlp, .y = a->n2, .rstd = a->rstd2,
            .n_rows = of.rows, .n_cols = d->C, .eps = (float)d->norm_eps);
-    lora_down(p, i, VKM_LIN_GATE, of.rows, a->n2);
-    adapted_linear(p, i, VKM_LIN_GATE, of, a->n2, NULL, a->gate);
-    adapted_linear(p, i, VKM_LIN_UP, of, a->n2, NULL, a->up);
+    lora_down(p, i, VKM_LIN_GATE, of, a->n2);
+    adapted_linear(p, i, VKM_LIN_GATE, of.rows, a->n2, NULL, a->gate);
+    adapted_linear(p, i, VKM_LIN_UP, of.rows, a->n2, NULL, a->up);
     VKM_OP(p->s, swiglu_fwd, .gate = a->gate, .up = a->up, .y = a->act, .n_rows = of.rows,
            .n_cols = d->F);
-    lora_down(p, i, VKM_LIN_DOWN, of.rows, a->act);
-    adapted_linear(p, i, VKM_LIN_DOWN, of, a->act, &a->xmid, y);
+    lora_down(p, i, VKM_LIN_DOWN, of, a->act);
+    adapted_linear(p, i, VKM_LIN_DOWN, of.rows, a->act, &a->xmid, y);
 }
 
 vkm_tensor vkm_forward(const vkm_pass *p) {

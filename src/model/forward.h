@@ -32,15 +32,15 @@ enum { VKM_WEIGHT_LOGIT_ROWS = 272 };
 /* Buffers of one layer's forward pass. The backward pass recomputes them layer by layer, unless the
  * workspace keeps those of every layer. */
 typedef struct vkm_layer_acts {
-    vkm_tensor n1, rstd1;                            /* operand (T,C); (T) */
-    vkm_tensor q, k, rstdq, rstdk;                   /* (T,H D) (T,K D) fp32; (T,H) (T,K) */
-    vkm_tensor qr, kr, v;                            /* row-major bf16 */
-    vkm_tensor v32;                                  /* (T,K D) fp32, of a model with biases */
-    vkm_tensor o, m, l;                              /* operand (T,H D); (T,H) */
-    vkm_tensor xmid;                                 /* (T,C) fp32 */
-    vkm_tensor n2, rstd2;                            /* operand (T,C); (T) */
-    vkm_tensor gate, up, act;                        /* (T,F) fp32, fp32, operand */
-    vkm_tensor uh[VKM_N_LINEARS], ht[VKM_N_LINEARS]; /* operands (T,E kper), (E R,T) */
+    vkm_tensor n1, rstd1;          /* operand (T,C); (T) */
+    vkm_tensor q, k, rstdq, rstdk; /* (T,H D) (T,K D) fp32; (T,H) (T,K) */
+    vkm_tensor qr, kr, v;          /* row-major bf16 */
+    vkm_tensor v32;                /* (T,K D) fp32, of a model with biases */
+    vkm_tensor o, m, l;            /* operand (T,H D); (T,H) */
+    vkm_tensor xmid;               /* (T,C) fp32 */
+    vkm_tensor n2, rstd2;          /* operand (T,C); (T) */
+    vkm_tensor gate, up, act;      /* (T,F) fp32, fp32, operand */
+    vkm_tensor uh[VKM_N_LINEARS];  /* of a group's first: operand (T,n E kper) */
 } vkm_layer_acts;
 
 /* Buffers of one layer's backward pass, and the running gradient of the residual stream. */
@@ -51,7 +51,9 @@ typedef struct vkm_layer_grads {
     vkm_tensor dout, dr;         /* (T,H D) bf16, (T,H) */
     vkm_tensor dq, dk, dqn, dkn; /* (T,H D) (T,K D) fp32 */
     vkm_tensor dq16, dk16, dv16; /* operands */
-    vkm_tensor pz, pt, df_tok;   /* operands (T,E kper), (E R,T); (T,E) */
+    vkm_tensor t;                /* (T,E kper): [v | z] */
+    vkm_tensor pz, pt, ht;       /* operands (T,E kper), (E R,T), (E R,T) */
+    vkm_tensor df_tok;           /* (T,E) */
     vkm_tensor in_t, dy_t;       /* operands (d_in,T), (d_out,T) of the widest Linear */
 } vkm_layer_grads;
 
@@ -95,7 +97,7 @@ typedef struct vkm_work {
     uint32_t *host;      /* staging of the index tensors */
     /* activations */
     vkm_tensor *x;        /* L+1 residual streams (T,C); without `trains` two, used in turn */
-    vkm_tensor t, h;      /* (T, n 2 E R) of a group of Linears, (T,E R) */
+    vkm_tensor h;         /* (T, n E kper / 2): A x of a group of Linears */
     vkm_layer_acts *acts; /* of every layer with max.keep, else one that all use in turn */
     vkm_layer_grads grads;
     /* output head, over completion rows N */
@@ -126,6 +128,11 @@ static inline vkm_layer_acts *vkm_acts_of(const vkm_work *w, uint32_t layer) {
     return &w->acts[w->max.keep ? layer : 0];
 }
 
+/* A module's columns of its group's operand: the view of the first t rows, and the operand's
+ * length. */
+vkm_tensor vkm_uh_of(const vkm_work *w, uint32_t layer, vkm_linear_id id, uint32_t t);
+uint32_t vkm_uh_length(const vkm_work *w, vkm_linear_id id);
+
 /* Rows that a sequence of len tokens takes in a batch. */
 static inline uint32_t vkm_seq_rows(uint32_t len) {
     return (uint32_t)vkm_round_up(len, 16);
@@ -152,7 +159,6 @@ typedef struct vkm_pass {
     vkm_work *w;
     const vkm_adapter *adapter;      /* NULL: the bare model */
     const vkm_weights *weights;      /* backward: whose gradients are added to; NULL: none */
-    int reads;                       /* no backward pass follows */
     int pool;                        /* forward: w->pooled from the deployed expert's A x */
     int rank_grads;                  /* backward: w->pooled from its rank indices' gradients */
     const vkm_tensor *k, *v;         /* per layer (rows, K D) bf16; NULL: the workspace's own */

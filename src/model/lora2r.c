@@ -15,11 +15,11 @@ const vkm_lora_group *vkm_lora_group_of(vkm_linear_id id) {
     return g;
 }
 
-uint32_t vkm_lora_stack(const vkm_adapter *a) {
-    return 2 * a->n_experts * a->rank;
+uint32_t vkm_lora_kper(uint32_t rank) {
+    return 2 * (uint32_t)vkm_round_up(rank, 4);
 }
-uint32_t vkm_lora_kper(const vkm_adapter *a) {
-    return 2 * (uint32_t)vkm_round_up(a->rank, 4);
+uint32_t vkm_lora_stack(const vkm_adapter *a) {
+    return a->n_experts * vkm_lora_kper(a->rank);
 }
 
 uint64_t vkm_factor_size(const vkm_adapter *a, uint32_t module, int factor) {
@@ -31,7 +31,7 @@ static void plan_module(vkm_plan *p, const vkm_adapter *a, uint32_t module) {
     vkm_module *m = &a->modules[module];
     vkm_linear_id id = (vkm_linear_id)(module % VKM_N_LINEARS);
     const vkm_lora_group *g = vkm_lora_group_of(id);
-    uint32_t stack = vkm_lora_stack(a), k = a->n_experts * vkm_lora_kper(a);
+    uint32_t stack = vkm_lora_stack(a);
     vkm_plan_add(p, &m->a0, VKM_F32, vkm_factor_size(a, module, 0), "adapter init");
     vkm_plan_add(p, &m->b0, VKM_F32, vkm_factor_size(a, module, 1), "adapter init");
     for (int f = 0; f < 2; f++) {
@@ -46,10 +46,10 @@ static void plan_module(vkm_plan *p, const vkm_adapter *a, uint32_t module) {
     if (id == g->first)
         vkm_plan_add(p, &m->down, VKM_BF16, vkm_op_size((uint64_t)g->n * stack, m->d_in),
                      "adapter operands");
-    vkm_plan_add(p, &m->up, VKM_BF16, vkm_op_size(m->d_out, k), "adapter operands");
+    vkm_plan_add(p, &m->up, VKM_BF16, vkm_op_size(m->d_out, stack), "adapter operands");
     if (!a->trains) return;
     vkm_plan_add(p, &m->back, VKM_BF16, vkm_op_size(stack, m->d_out), "adapter operands");
-    vkm_plan_add(p, &m->back_x, VKM_BF16, vkm_op_size(m->d_in, k), "adapter operands");
+    vkm_plan_add(p, &m->back_x, VKM_BF16, vkm_op_size(m->d_in, stack), "adapter operands");
 }
 
 void vkm_adapter_init(const vkm_adapter *a, uint64_t seed, uint32_t module, int factor,
@@ -115,13 +115,12 @@ void vkm_adapter_free(vkm_adapter *a) {
     free(a);
 }
 
-/* Two fp32 matrices (E R, n), one below the other, as stack number `place` of the n_stacks that an
- * operand holds. */
+/* Two fp32 matrices (E R, n) as stack number `place` of the n_stacks that an operand holds. */
 static void pack_stack(vkm_stream *s, const vkm_adapter *a, vkm_tensor first, vkm_tensor second,
                        vkm_tensor y, uint32_t n, uint32_t place, uint32_t n_stacks) {
     uint32_t rows = n_stacks * vkm_lora_stack(a), pads = (uint32_t)vkm_round_up(rows, 16) - rows;
     VKM_OP(s, lora_pack, .p0 = first, .p1 = second, .y = y, .row0 = place * vkm_lora_stack(a),
-           .n_rows = a->n_experts * a->rank, .n_cols = n,
+           .n_experts = a->n_experts, .rank = a->rank, .n_cols = n,
            .n_pads = place + 1 == n_stacks ? pads : 0);
 }
 

@@ -10,7 +10,9 @@
 
 enum { VKM_DEPLOYED = 0, VKM_HACK = 1, VKM_MAX_EXPERTS = 2 };
 
-/* One module. Trainable tensors and their gradients are (E*R, d_in) for A, (E*R, d_out) for B. */
+/* One module. Operands hold two parts, [first | second], in the adapter's order (ops/lora.c): kper
+ * rows or columns an expert. Trainable tensors and their gradients are (E*R, d_in) for A, (E*R,
+ * d_out) for B. */
 typedef struct vkm_module {
     uint32_t d_in, d_out;
     vkm_tensor a0, b0;   /* frozen init, fp32 */
@@ -19,11 +21,12 @@ typedef struct vkm_module {
     vkm_tensor group_grad[2]; /* sum over rollouts of the current group */
     vkm_tensor grad[2];       /* sum over the groups of the step */
     vkm_tensor adam_m[2], adam_v[2];
-    vkm_tensor back;   /* operand (2 E R, d_out): rows [B0^T | dB^T] */
-    vkm_tensor back_x; /* operand (d_in, E kper): [dA^T | A0^T] of each expert */
+    vkm_tensor back;   /* operand (E kper, d_out): rows [B0^T | dB^T] */
+    vkm_tensor back_x; /* operand (d_in, E kper): [dA^T | A0^T] */
     /* of all */
-    vkm_tensor down; /* of the first of a group: operand (n 2 E R, d_in), rows [dA | A0] of each */
-    vkm_tensor up;   /* operand (d_out, E kper): [B0 | dB] of each expert */
+    vkm_tensor
+        down; /* of the first of a group of n: operand (n E kper, d_in), rows [dA | A0] of each */
+    vkm_tensor up; /* operand (d_out, E kper): [B0 | dB] */
 } vkm_module;
 
 typedef struct vkm_adapter {
@@ -42,9 +45,9 @@ typedef struct vkm_lora_group {
 } vkm_lora_group;
 const vkm_lora_group *vkm_lora_group_of(vkm_linear_id id);
 
-/* A module's rows of a `down` product, 2 E R, and an expert's K range in an `up` product. */
+/* kper: an expert's rows or columns of an operand; a module's, E kper. */
+uint32_t vkm_lora_kper(uint32_t rank);
 uint32_t vkm_lora_stack(const vkm_adapter *a);
-uint32_t vkm_lora_kper(const vkm_adapter *a);
 
 typedef struct vkm_adapter_options {
     uint32_t n_experts, rank;

@@ -6,7 +6,7 @@
 static void plan_acts(vkm_work *w, vkm_layer_acts *a, vkm_plan *p) {
     const vkm_model_config *d = &w->model->dims;
     uint64_t t = w->max.rows;
-    uint32_t hd = d->H * d->D, kd = d->K * d->D, er = w->n_experts * w->rank;
+    uint32_t hd = d->H * d->D, kd = d->K * d->D;
     const char *c = "activations";
     vkm_plan_add(p, &a->n1, VKM_BF16, vkm_op_size(t, d->C), c);
     vkm_plan_add(p, &a->rstd1, VKM_F32, t, c);
@@ -27,12 +27,21 @@ static void plan_acts(vkm_work *w, vkm_layer_acts *a, vkm_plan *p) {
     vkm_plan_add(p, &a->gate, VKM_F32, t * d->F, c);
     vkm_plan_add(p, &a->up, VKM_F32, t * d->F, c);
     vkm_plan_add(p, &a->act, VKM_BF16, vkm_op_size(t, d->F), c);
-    if (!er) return;
-    uint32_t kper = 2 * (uint32_t)vkm_round_up(w->rank, 4);
-    for (int i = 0; i < VKM_N_LINEARS; i++) {
-        vkm_plan_add(p, &a->uh[i], VKM_BF16, vkm_op_size(t, w->n_experts * kper), c);
-        vkm_plan_add(p, &a->ht[i], VKM_BF16, vkm_op_size(er, (uint32_t)t), c);
-    }
+    for (vkm_linear_id i = 0; w->n_experts && i < VKM_N_LINEARS; i++)
+        if (vkm_lora_group_of(i)->first == i)
+            vkm_plan_add(p, &a->uh[i], VKM_BF16, vkm_op_size(t, vkm_uh_length(w, i)), c);
+}
+
+uint32_t vkm_uh_length(const vkm_work *w, vkm_linear_id id) {
+    return vkm_lora_group_of(id)->n * w->n_experts * vkm_lora_kper(w->rank);
+}
+
+vkm_tensor vkm_uh_of(const vkm_work *w, uint32_t layer, vkm_linear_id id, uint32_t t) {
+    const vkm_lora_group *g = vkm_lora_group_of(id);
+    uint32_t mine = w->n_experts * vkm_lora_kper(w->rank), all = g->n * mine;
+    uint64_t last = (vkm_round_up(t, 16) - 16) * all; /* first element of the last panel */
+    return vkm_view(vkm_acts_of(w, layer)->uh[g->first], 16ull * (id - g->first) * mine,
+                    last + 16ull * mine);
 }
 
 static void plan_grads(vkm_work *w, vkm_plan *p) {
@@ -40,7 +49,7 @@ static void plan_grads(vkm_work *w, vkm_plan *p) {
     vkm_layer_grads *g = &w->grads;
     uint64_t t = w->max.rows;
     uint32_t hd = d->H * d->D, kd = d->K * d->D, er = w->n_experts * w->rank;
-    uint32_t kper = 2 * (uint32_t)vkm_round_up(w->rank, 4);
+    uint32_t kper = vkm_lora_kper(w->rank);
     uint32_t widest = d->C > d->F ? d->C : d->F;
     if (hd > widest) widest = hd;
     const char *c = "backward";
@@ -59,8 +68,10 @@ static void plan_grads(vkm_work *w, vkm_plan *p) {
     vkm_plan_add(p, &g->dq16, VKM_BF16, vkm_op_size(t, hd), c);
     vkm_plan_add(p, &g->dk16, VKM_BF16, vkm_op_size(t, kd), c);
     vkm_plan_add(p, &g->dv16, VKM_BF16, vkm_op_size(t, kd), c);
+    vkm_plan_add(p, &g->t, VKM_F32, t * w->n_experts * kper, c);
     vkm_plan_add(p, &g->pz, VKM_BF16, vkm_op_size(t, w->n_experts * kper), c);
     vkm_plan_add(p, &g->pt, VKM_BF16, vkm_op_size(er, (uint32_t)t), c);
+    vkm_plan_add(p, &g->ht, VKM_BF16, vkm_op_size(er, (uint32_t)t), c);
     vkm_plan_add(p, &g->df_tok, VKM_F32, t * w->n_experts, c);
     vkm_plan_add(p, &g->in_t, VKM_BF16, vkm_op_size(widest, (uint32_t)t), c);
     vkm_plan_add(p, &g->dy_t, VKM_BF16, vkm_op_size(widest, (uint32_t)t), c);
@@ -100,10 +111,10 @@ static void plan_work(vkm_work *w, vkm_plan *p) {
         vkm_plan_add(p, per_seq[i], VKM_F32, b * e, "batch");
     uint64_t pooled = b * w->model->dims.L * VKM_N_LINEARS * (w->rank ? w->rank : 1);
     vkm_plan_add(p, &w->pooled, VKM_F32, pooled, "batch");
-    uint32_t n_streams = w->max.trains ? d->L + 1 : 2, er = w->n_experts * w->rank;
+    uint32_t n_streams = w->max.trains ? d->L + 1 : 2;
+    uint32_t half = w->n_experts * vkm_lora_kper(w->rank) / 2;
     for (uint32_t i = 0; i < n_streams; i++) vkm_plan_add(p, &w->x[i], VKM_F32, t * d->C, acts);
-    if (er) vkm_plan_add(p, &w->t, VKM_F32, t * VKM_MAX_LORA_GROUP * 2 * er, acts);
-    if (er) vkm_plan_add(p, &w->h, VKM_F32, t * er, acts);
+    if (half) vkm_plan_add(p, &w->h, VKM_F32, t * VKM_MAX_LORA_GROUP * half, acts);
     for (uint32_t i = 0; i < (w->max.keep ? d->L : 1); i++) plan_acts(w, &w->acts[i], p);
     if (w->max.trains) plan_grads(w, p);
     plan_head(w, p);

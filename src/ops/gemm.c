@@ -1,9 +1,10 @@
 /* Matrix products over operand panels (vk/tensor.h): gemm, linear with the experts' low-rank terms,
- * and the weight gradients' product by sequences. All sums follow rule 4 of the numerics contract.
- * A product that a factor scales is canonicalised before it is added, so that a denormal product
- * counts as zero on every device. A factor of 0 adds nothing, whatever the product is: here it is
- * not even made where the whole tile has that factor. */
+ * what these terms start from, and the weight gradients' product by sequences. All sums follow rule
+ * 4 of the numerics contract. A product that a factor scales is canonicalised before it is added,
+ * so that a denormal product counts as zero on every device. A factor of 0 adds nothing, whatever
+ * the product is: here it is not even made where the whole tile has that factor. */
 #include "ops/gemm_tiled.h"
+#include "ops/oprow.h"
 #include "ops/rule4.h"
 #include "ops/tiles.h"
 
@@ -45,10 +46,11 @@ void vkm_op_gemm(vkm_stream *s, const vkm_args_gemm *a) {
 void vkm_op_linear(vkm_stream *s, const vkm_args_linear *a) {
     vkm_args_linear b = *a;
     uint32_t k2 = a->n_experts * a->kper;
-    VKM_BUG_ON(a->k & 7 || a->kper & 7, "linear: k %u, kper %u", a->k, a->kper);
+    VKM_BUG_ON(a->k & 7 || a->kper & 7 || a->kpa2 & 7 || k2 > a->kpa2,
+               "linear: k %u, kper %u of %u", a->k, a->kper, a->kpa2);
     b.a = vkm_need(a->a, operand_span(a->m, a->k, a->k), "linear", "a");
     b.b = vkm_need(a->b, operand_span(a->n, a->k, a->k), "linear", "b");
-    b.a2 = vkm_need(a->a2, operand_span(a->m, k2, k2), "linear", "a2");
+    b.a2 = vkm_need(a->a2, operand_span(a->m, k2, a->kpa2), "linear", "a2");
     b.b2 = vkm_need(a->b2, operand_span(a->n, k2, k2), "linear", "b2");
     b.scale = vkm_need(a->scale, a->n_experts ? a->scale.n : 0, "linear", "scale");
     b.row_seq = vkm_need(a->row_seq, a->n_experts ? a->m : 0, "linear", "row_seq");
@@ -65,11 +67,11 @@ void vkm_op_linear(vkm_stream *s, const vkm_args_linear *a) {
 void vkm_op_linear_bf16(vkm_stream *s, const vkm_args_linear_bf16 *a) {
     vkm_args_linear_bf16 b = *a;
     uint32_t k2 = a->n_experts * a->kper;
-    VKM_BUG_ON(a->k & 7 || a->kper & 7 || a->n & 1, "linear_bf16: k %u, kper %u, n %u", a->k,
-               a->kper, a->n);
+    VKM_BUG_ON(a->k & 7 || a->kper & 7 || a->kpa2 & 7 || k2 > a->kpa2 || a->n & 1,
+               "linear_bf16: k %u, kper %u of %u, n %u", a->k, a->kper, a->kpa2, a->n);
     b.a = vkm_need(a->a, operand_span(a->m, a->k, a->k), "linear_bf16", "a");
     b.b = vkm_need(a->b, operand_span(a->n, a->k, a->k), "linear_bf16", "b");
-    b.a2 = vkm_need(a->a2, operand_span(a->m, k2, k2), "linear_bf16", "a2");
+    b.a2 = vkm_need(a->a2, operand_span(a->m, k2, a->kpa2), "linear_bf16", "a2");
     b.b2 = vkm_need(a->b2, operand_span(a->n, k2, k2), "linear_bf16", "b2");
     b.scale = vkm_need(a->scale, a->n_experts ? a->scale.n : 0, "linear_bf16", "scale");
     b.row_seq = vkm_need(a->row_seq, a->n_experts ? a->m : 0, "linear_bf16", "row_seq");
@@ -77,6 +79,19 @@ void vkm_op_linear_bf16(vkm_stream *s, const vkm_args_linear_bf16 *a) {
     vkm_stream_launch(s, &vkm_kernels[VKM_K_linear_bf16], &b,
                       vkm_tile_launch(vkm_stream_dev(s), 2, a->m, a->n, a->k + k2, aligned(b.c, 8),
                                       work_of(a->m, a->n, a->k + k2)));
+}
+
+void vkm_op_lora_down(vkm_stream *s, const vkm_args_lora_down *a) {
+    vkm_args_lora_down b = *a;
+    VKM_BUG_ON(a->k & 7 || a->n & 7, "lora_down: k %u, n %u", a->k, a->n);
+    if (!a->m || !a->n) return;
+    b.a = vkm_need(a->a, operand_span(a->m, a->k, a->k), "lora_down", "a");
+    b.b = vkm_need(a->b, operand_span(a->n, a->k, a->k), "lora_down", "b");
+    b.uh = vkm_need(a->uh, vkm_op_size(a->m, a->n), "lora_down", "uh");
+    b.h = vkm_need(a->h, a->has_h ? (uint64_t)a->m * a->n / 2 : 0, "lora_down", "h");
+    vkm_stream_launch(
+        s, &vkm_kernels[VKM_K_lora_down], &b,
+        vkm_tile_launch(vkm_stream_dev(s), 1, a->m, a->n, a->k, 1, work_of(a->m, a->n, a->k)));
 }
 
 void vkm_op_gemm_seg(vkm_stream *s, const vkm_args_gemm_seg *a) {
@@ -170,6 +185,34 @@ VKM_REF(gemm) {
     }
 }
 
+/* Columns come in fours: u, u, A0 x, A0 x of two neighbouring ranks. */
+VKM_REF(lora_down) {
+    vkm_operand x = {ref_bf16(a->a), a->k}, w = {ref_bf16(a->b), a->k};
+    FOR_TILES(t, a->m, a->n) {
+        sums y;
+        product(x, w, t, a->k, y);
+        for (uint32_t i0 = 0; i0 < t.rows; i0 += VKM_OP_ROWS) {
+            vkm_op_rows v;
+            uint32_t live = vkm_op_rows_live(i0, t.rows);
+            for (uint32_t r = 0; r < live; r++) {
+                const real *from = y[i0 + r];
+                for (uint32_t j = 0; j < t.cols; j++) v[r][j] = canon(from[j]);
+                for (uint32_t j = 0; j < t.cols; j += 4) {
+                    v[r][j + 2] = v[r][j + 2] + v[r][j];
+                    v[r][j + 3] = v[r][j + 3] + v[r][j + 1];
+                }
+                if (!a->has_h) continue;
+                real *h = ref_f32(a->h) + ((uint64_t)(t.i0 + i0 + r) * a->n + t.j0) / 2; // (m, n/2)
+                for (uint32_t j = 0; j < t.cols; j += 4) {
+                    h[j / 2] = canon(v[r][j + 2]);
+                    h[j / 2 + 1] = canon(v[r][j + 3]);
+                }
+            }
+            vkm_op_rows_store(ref_bf16(a->uh), t.i0 + i0, t.j0, v, live, t.cols, a->n);
+        }
+    }
+}
+
 /* y = canon(y + canon(f d)) for the rows of a tile with factors f; a factor of 0 adds nothing. ld:
  * of y, whose columns are the tile's, up to a whole panel where `padded`. */
 VKM_IN_REF void add_scaled(vkm_operand a, vkm_operand b, tile t, uint32_t k, const real *f, real *y,
@@ -206,7 +249,7 @@ VKM_IN_REF void linear_tile(const vkm_args_linear *a, tile t, sums y) {
             uint32_t seq = row_seq[t.i0 + i];
             f[i] = seq == PADDING ? 0 : scale[(uint64_t)seq * a->n_experts + e];
         }
-        add_scaled((vkm_operand){ref_bf16(a->a2) + skip, k2},
+        add_scaled((vkm_operand){ref_bf16(a->a2) + skip, a->kpa2},
                    (vkm_operand){ref_bf16(a->b2) + skip, k2}, t, a->kper, f, y[0], TILE_COLS, 1);
     }
 }
@@ -237,6 +280,7 @@ VKM_REF(linear_bf16) {
                          .m = a->m,
                          .n = a->n,
                          .k = a->k,
+                         .kpa2 = a->kpa2,
                          .kper = a->kper,
                          .n_experts = a->n_experts};
     bf16 *c = ref_bf16(a->c); // (m, n) row-major

@@ -1,70 +1,70 @@
-/* The adapter's small kernels: what stands between its products, and reductions over sequences.
- * A product with a stack of E r rows above another has two sums a row and rank index: the columns
- * t[i] and t[E r + i].
- * Per expert e of rank r an operand of the adapter holds kper = 2 * round_up(r, 4) columns: a first
- * part of r, zeros, a second part of r, zeros. y += f (B0 u + dB h) with u = dA x, h = A0 x + u. */
+/* The adapter's small kernels: its operands, what stands between the products of its backward pass,
+ * and reductions over sequences.
+ * The adapter's order: an expert of rank r has kper = 2 * round_up(r, 4) columns in an operand, or
+ * rows in a stack, for two parts of r each. They come in fours: two of the first part, the same two
+ * of the second; zeros where there is no such rank. y += f (B0 u + dB h) with u = dA x, h = A0 x +
+ * u; a product with [dA | A0] in this order has in every four what two ranks' u and h are made of
+ * (lora_down, gemm.c). */
 #include "ops/oprow.h"
 
 enum { PADDING = 0xffffffffu };
 
-static uint32_t half_of(uint32_t rank) {
-    return (uint32_t)vkm_round_up(rank, 4);
+static uint32_t kper_of(uint32_t rank) {
+    return 2 * (uint32_t)vkm_round_up(rank, 4);
 }
 
-/* Column (expert, part, j) of an adapter operand; valid: j < rank. */
-typedef struct column {
-    uint32_t expert, part, j;
-} column;
+/* Column of rank index j of an expert in the first part; that of the second is two further. */
+static uint32_t column_of(uint32_t expert, uint32_t j, uint32_t rank) {
+    return expert * kper_of(rank) + j / 2 * 4 + j % 2;
+}
 
-static column column_at(uint32_t k, uint32_t rank) {
-    uint32_t half = half_of(rank), in = k % (2 * half);
-    return (column){k / (2 * half), in / half, in % half};
+/* What stands at a column: expert, part and rank index; none where j >= rank. */
+typedef struct source {
+    uint32_t expert, part, j;
+} source;
+
+static source source_of(uint32_t column, uint32_t rank) {
+    uint32_t in = column % kper_of(rank);
+    return (source){column / kper_of(rank), in / 2 % 2, in / 4 * 2 + in % 2};
 }
 
 /* ---- wrappers ----------------------------------------------------------------------------------
  */
 #ifndef VKM_TWIN64
 
-void vkm_op_lora_mid_fwd(vkm_stream *s, const vkm_args_lora_mid_fwd *a) {
-    vkm_args_lora_mid_fwd b = *a;
-    uint32_t er = a->n_experts * a->rank, k = a->n_experts * 2 * half_of(a->rank);
-    uint64_t uh = vkm_op_size(a->n_rows, k), h = a->has_h ? (uint64_t)a->n_rows * er : 0;
-    uint64_t ht = a->has_ht ? vkm_op_size(er, a->n_rows) : 0;
-    if (!a->n_rows) return;
-    VKM_BUG_ON(a->ldt < 2 * er, "lora_mid_fwd: ldt %u for %u columns", a->ldt, 2 * er);
-    b.t = vkm_need(a->t, (uint64_t)(a->n_rows - 1) * a->ldt + 2 * er, "lora_mid_fwd", "t");
-    b.row_seq = vkm_need(a->row_seq, a->n_rows, "lora_mid_fwd", "row_seq");
-    b.uh = vkm_need(a->uh, uh, "lora_mid_fwd", "uh");
-    b.h = vkm_need(a->h, h, "lora_mid_fwd", "h");
-    b.ht = vkm_need(a->ht, ht, "lora_mid_fwd", "ht");
-    /* an invocation for four ranks of two rows, and for two columns of a pad row of ht */
-    uint64_t pads = vkm_round_up(er, 16) - er,
-             n_pads = a->has_ht ? pads * vkm_op_kp(a->n_rows) / 2 : 0;
-    double work = 30.0 * (double)(uh + h + ht);
-    vkm_launch how = vkm_launch_flat(uh / 16 + n_pads, 64, work);
-    how.spec[1] = a->rank % 4 == 0 && a->ldt % 4 == 0 && b.t.addr % 16 == 0; /* FOURS */
-    vkm_stream_launch(s, &vkm_kernels[VKM_K_lora_mid_fwd], &b, how);
+/* Elements that n_rows rows of k columns span in an operand of kpu, of which the columns may be a
+ * part.
+ */
+static uint64_t uh_span(uint32_t n_rows, uint32_t k, uint32_t kpu) {
+    return n_rows ? ((uint64_t)(vkm_div_up(n_rows, VKM_OP_ROWS) - 1) * kpu + k) * VKM_OP_ROWS : 0;
 }
 
-void vkm_op_lora_mid_bwd(vkm_stream *s, const vkm_args_lora_mid_bwd *a) {
-    vkm_args_lora_mid_bwd b = *a;
-    uint32_t er = a->n_experts * a->rank, k = a->n_experts * 2 * half_of(a->rank);
+void vkm_op_lora_mid(vkm_stream *s, const vkm_args_lora_mid *a) {
+    vkm_args_lora_mid b = *a;
+    uint32_t er = a->n_experts * a->rank, k = a->n_experts * kper_of(a->rank);
     uint64_t pz = vkm_op_size(a->n_rows, k), pt = vkm_op_size(er, a->n_rows);
     uint64_t df = (uint64_t)a->n_rows * a->n_experts;
-    b.t = vkm_need(a->t, 2ull * a->n_rows * er, "lora_mid_bwd", "t");
-    b.uh = vkm_need(a->uh, pz, "lora_mid_bwd", "uh");
-    b.row_seq = vkm_need(a->row_seq, a->n_rows, "lora_mid_bwd", "row_seq");
-    b.pz = vkm_need(a->pz, pz, "lora_mid_bwd", "pz");
-    b.pt = vkm_need(a->pt, pt, "lora_mid_bwd", "pt");
-    b.df = vkm_need(a->df, df, "lora_mid_bwd", "df");
-    uint64_t n = pz / 2 + pt / 2 + df;
-    vkm_stream_launch(s, &vkm_kernels[VKM_K_lora_mid_bwd], &b,
-                      vkm_launch_flat(n, 64, 60.0 * (double)n + 40.0 * (double)(df * a->rank)));
+    if (!a->n_rows) return;
+    VKM_BUG_ON(a->kpu < k || a->kpu & 7, "lora_mid: %u of %u columns", k, a->kpu);
+    b.t = vkm_need(a->t, (uint64_t)a->n_rows * k, "lora_mid", "t");
+    b.uh = vkm_need(a->uh, uh_span(a->n_rows, k, a->kpu), "lora_mid", "uh");
+    b.row_seq = vkm_need(a->row_seq, a->n_rows, "lora_mid", "row_seq");
+    b.pz = vkm_need(a->pz, pz, "lora_mid", "pz");
+    b.pt = vkm_need(a->pt, pt, "lora_mid", "pt");
+    b.ht = vkm_need(a->ht, pt, "lora_mid", "ht");
+    b.df = vkm_need(a->df, df, "lora_mid", "df");
+    VKM_BUG_ON(b.t.addr & 15 || b.uh.addr & 7 || b.pz.addr & 7, "lora_mid: unaligned");
+    /* an invocation for two ranks of two rows, for two columns of a pad row of pt, for a factor */
+    uint64_t n_pads = (vkm_round_up(er, 16) - er) * vkm_op_kp(a->n_rows) / 2;
+    double work = 60.0 * (double)(pz + pt) + 40.0 * (double)(df * a->rank);
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_lora_mid], &b,
+                      vkm_launch_flat(pz / 8 + n_pads + df, 64, work));
 }
 
 void vkm_op_lora_pack(vkm_stream *s, const vkm_args_lora_pack *a) {
     vkm_args_lora_pack b = *a;
-    uint64_t in = (uint64_t)a->n_rows * a->n_cols, rows = 2ull * a->n_rows + a->n_pads;
+    uint64_t in = (uint64_t)a->n_experts * a->rank * a->n_cols;
+    uint64_t rows = (uint64_t)a->n_experts * kper_of(a->rank) + a->n_pads;
     b.p0 = vkm_need(a->p0, in, "lora_pack", "p0");
     b.p1 = vkm_need(a->p1, in, "lora_pack", "p1");
     b.y = vkm_need(a->y, vkm_op_size(a->row0 + rows, a->n_cols), "lora_pack", "y");
@@ -76,7 +76,7 @@ void vkm_op_lora_pack(vkm_stream *s, const vkm_args_lora_pack *a) {
 void vkm_op_lora_pack_t(vkm_stream *s, const vkm_args_lora_pack_t *a) {
     vkm_args_lora_pack_t b = *a;
     uint64_t in = (uint64_t)a->n_experts * a->rank * a->n_cols;
-    uint64_t out = vkm_op_size(a->n_cols, a->n_experts * 2 * half_of(a->rank));
+    uint64_t out = vkm_op_size(a->n_cols, a->n_experts * kper_of(a->rank));
     b.p0 = vkm_need(a->p0, in, "lora_pack_t", "p0");
     b.p1 = vkm_need(a->p1, in, "lora_pack_t", "p1");
     b.y = vkm_need(a->y, out, "lora_pack_t", "y");
@@ -94,10 +94,11 @@ void vkm_op_seq_sum(vkm_stream *s, const vkm_args_seq_sum *a) {
 
 void vkm_op_rank_grad(vkm_stream *s, const vkm_args_rank_grad *a) {
     vkm_args_rank_grad b = *a;
-    uint32_t k = a->n_experts * 2 * half_of(a->rank);
+    uint32_t k = a->n_experts * kper_of(a->rank);
     VKM_BUG_ON(a->module >= a->n_modules, "rank_grad: module %u of %u", a->module, a->n_modules);
-    b.t = vkm_need(a->t, 2ull * a->n_rows * a->n_experts * a->rank, "rank_grad", "t");
-    b.uh = vkm_need(a->uh, vkm_op_size(a->n_rows, k), "rank_grad", "uh");
+    VKM_BUG_ON(a->kpu < k || a->kpu & 7, "rank_grad: %u of %u columns", k, a->kpu);
+    b.t = vkm_need(a->t, (uint64_t)a->n_rows * k, "rank_grad", "t");
+    b.uh = vkm_need(a->uh, uh_span(a->n_rows, k, a->kpu), "rank_grad", "uh");
     b.seqs = vkm_need(a->seqs, 4ull * a->n_seq, "rank_grad", "seqs");
     b.pooled =
         vkm_need(a->pooled, (uint64_t)a->n_seq * a->n_modules * a->rank, "rank_grad", "pooled");
@@ -129,97 +130,72 @@ static real sum_strided(const real *x, uint32_t n, uint64_t stride) {
     return vkm_rule5_tree(lane);
 }
 
-/* A row of t, v and z (or u = dA x and A0 x), E r each, then their sums, then a zero. */
-enum { MOST_ROWS = 2048, MOST_COLUMNS = 2 * MOST_ROWS }; /* E r; of an adapter operand */
-typedef real stack[3 * MOST_ROWS + 1];
-
-VKM_IN_REF void stack_read(const real *line, uint32_t er, stack x) {
-    memcpy(x, line, 2 * er * sizeof *line);
-    for (uint32_t i = 0; i < er; i++) x[2 * er + i] = x[er + i] + x[i];
-    x[3 * er] = 0;
-}
-
-/* Where the columns of an adapter operand come from, as an index into a stack: a table so that rows
- * need no division. sum_part: which part of an expert's columns holds the sums; the other holds the
- * first half of the stack beside sums in part 1, the second beside sums in part 0. */
-static void sources(uint32_t kp, uint32_t n_experts, uint32_t rank, uint32_t sum_part,
-                    uint32_t *out) {
-    VKM_BUG_ON(kp > MOST_COLUMNS || n_experts * rank > MOST_ROWS,
-               "an adapter operand of %u columns", kp);
-    for (uint32_t i = 0; i < kp; i++) {
-        column c = column_at(i, rank);
-        uint32_t er = n_experts * rank, which = c.part == sum_part ? 2 : 1 - sum_part;
-        int valid = c.j < rank && c.expert < n_experts;
-        out[i] = valid ? which * er + c.expert * rank + c.j : 3 * er;
-    }
-}
-
-/* 16 rows from row `row` on of an adapter operand y, and their sums as columns of an operand
- * yt (E r, T), in which rows that are no token's are zero; yt: NULL for none. h: NULL, or their
- * sums (T, E r). */
-VKM_IN_REF void store_parts(const real *t, uint64_t ldt, const uint32_t *from,
-                            const uint32_t *row_seq, uint32_t row, uint32_t n_rows, uint32_t er,
-                            uint32_t kp, bf16 *y, bf16 *yt, real *h) {
-    uint32_t live = vkm_op_rows_live(row, n_rows), tp = vkm_op_kp(n_rows);
-    stack x;
+/* 16 rows of t = [v | z] from row `row` on: p = v + z and z into pz. */
+VKM_IN_REF void store_pz(const real *t, uint64_t row, uint32_t live, uint32_t kp, bf16 *pz) {
     for (uint32_t k = 0; k < kp; k += VKM_ROW_CHUNK) {
         vkm_op_rows v;
         uint32_t n = kp - k < VKM_ROW_CHUNK ? kp - k : VKM_ROW_CHUNK;
         for (uint32_t r = 0; r < live; r++) {
-            stack_read(t + (row + r) * ldt, er, x);
-            for (uint32_t i = 0; i < n; i++) v[r][i] = x[from[k + i]];
-            if (h && !k)
-                for (uint32_t j = 0; j < er; j++)
-                    h[(uint64_t)(row + r) * er + j] = canon(x[2 * er + j]);
+            const real *line = t + (row + r) * kp + k;
+            for (uint32_t j = 0; j < n; j += 4) {
+                v[r][j] = line[j] + line[j + 2];
+                v[r][j + 1] = line[j + 1] + line[j + 3];
+                v[r][j + 2] = line[j + 2];
+                v[r][j + 3] = line[j + 3];
+            }
         }
-        vkm_op_rows_store(y, row, k, v, live, n, kp);
-    }
-    for (uint32_t j0 = 0; yt && j0 < er; j0 += VKM_OP_ROWS) {
-        vkm_op_rows v = {0};
-        uint32_t n = tp - row < 16 ? tp - row : 16, ranks = vkm_op_rows_live(j0, er);
-        for (uint32_t c = 0; c < live; c++) {
-            const real *line = t + (row + c) * ldt + j0;
-            for (uint32_t j = 0; j < ranks; j++)
-                v[j][c] = row_seq[row + c] == PADDING ? 0 : line[er + j] + line[j];
-        }
-        vkm_op_rows_store(yt, j0, row, v, ranks, n, tp);
+        vkm_op_rows_store(pz, row, k, v, live, n, kp);
     }
 }
 
-VKM_REF(lora_mid_fwd) {
-    uint32_t er = a->n_experts * a->rank, kp = vkm_op_kp(a->n_experts * 2 * half_of(a->rank));
-    uint32_t from[MOST_COLUMNS];
-    sources(kp, a->n_experts, a->rank, 1, from);
-    FOR_PART(panel, vkm_div_up(a->n_rows, VKM_OP_ROWS))
-    store_parts(ref_f32(a->t), a->ldt, from, ref_u32(a->row_seq), (uint32_t)panel * VKM_OP_ROWS,
-                a->n_rows, er, kp, ref_bf16(a->uh), a->has_ht ? ref_bf16(a->ht) : NULL,
-                a->has_h ? ref_f32(a->h) : NULL);
+/* The same rows as columns of pt (from t) and ht (from uh), operands (E r, T); rows that are no
+ * token's are zero. */
+VKM_IN_REF void store_transposed(const vkm_args_lora_mid *a, uint64_t row, uint32_t live) {
+    uint32_t er = a->n_experts * a->rank, tp = vkm_op_kp(a->n_rows);
+    uint32_t kp = a->n_experts * kper_of(a->rank), n = tp - row < 16 ? tp - (uint32_t)row : 16;
+    const uint32_t *row_seq = ref_u32(a->row_seq) + row;
+    int counts[VKM_OP_ROWS];
+    for (uint32_t c = 0; c < n; c++) counts[c] = c < live && row_seq[c] != PADDING;
+    for (uint32_t i0 = 0; i0 < er; i0 += VKM_OP_ROWS) {
+        vkm_op_rows p, h; /* 16 columns of them */
+        uint32_t ranks = vkm_op_rows_live(i0, er), column[VKM_OP_ROWS];
+        for (uint32_t i = 0; i < ranks; i++)
+            column[i] = column_of((i0 + i) / a->rank, (i0 + i) % a->rank, a->rank);
+        for (uint32_t c = 0; c < n; c++) {
+            const real *line = ref_f32(a->t) + (row + c) * kp; // (T, kp)
+            for (uint32_t i = 0; i < ranks; i++)
+                p[i][c] = counts[c] ? line[column[i]] + line[column[i] + 2] : 0;
+        }
+        for (uint32_t i = 0; i < ranks; i++) {
+            const bf16 *from = ref_bf16(a->uh) + vkm_op_index(row, column[i] + 2, a->kpu);
+            for (uint32_t c = 0; c < n; c++) h[i][c] = counts[c] ? ldb(from[2 * c]) : 0;
+        }
+        vkm_op_rows_store(ref_bf16(a->pt), i0, (uint32_t)row, p, ranks, n, tp);
+        vkm_op_rows_store(ref_bf16(a->ht), i0, (uint32_t)row, h, ranks, n, tp);
+    }
 }
 
-VKM_REF(lora_mid_bwd) {
-    uint32_t er = a->n_experts * a->rank, half = half_of(a->rank);
-    uint32_t kp = vkm_op_kp(a->n_experts * 2 * half);
+VKM_REF(lora_mid) {
+    uint32_t kp = a->n_experts * kper_of(a->rank);
     const uint32_t *row_seq = ref_u32(a->row_seq);
     const bf16 *uh = ref_bf16(a->uh);
-    const real *t = ref_f32(a->t); // (T, 2 E*r)
+    const real *t = ref_f32(a->t); // (T, kp)
     real *df = ref_f32(a->df);     // (T, E)
-    uint32_t from[MOST_COLUMNS];
-    sources(kp, a->n_experts, a->rank, 0, from);
     FOR_PART(panel, vkm_div_up(a->n_rows, VKM_OP_ROWS)) {
         uint64_t row = panel * VKM_OP_ROWS;
         uint32_t live = vkm_op_rows_live(row, a->n_rows);
-        store_parts(t, 2 * er, from, row_seq, (uint32_t)row, a->n_rows, er, kp, ref_bf16(a->pz),
-                    ref_bf16(a->pt), NULL);
+        store_pz(t, row, live, kp, ref_bf16(a->pz));
+        store_transposed(a, row, live);
         for (uint32_t e = 0; e < a->n_experts; e++) {
             real acc[VKM_OP_ROWS] = {0};
             for (uint32_t j = 0; j < a->rank; j++) {
-                uint32_t at = e * a->rank + j, col = e * 2 * half + j;
-                const bf16 *u = uh + vkm_op_index(row, col, kp);
-                const bf16 *h = uh + vkm_op_index(row, col + half, kp);
+                uint32_t at = column_of(e, j, a->rank);
+                const bf16 *u = uh + vkm_op_index(row, at, a->kpu);
+                const bf16 *h = uh + vkm_op_index(row, at + 2, a->kpu);
                 for (uint32_t r = 0; r < live; r++) {
-                    const real *line = t + (row + r) * 2 * er;
-                    acc[r] = canon(acc[r] + canon(line[at] * ldb(u[2 * r])));
-                    acc[r] = canon(acc[r] + canon(line[er + at] * ldb(h[2 * r])));
+                    const real *line = t + (row + r) * kp + at;
+                    acc[r] = canon(acc[r] + canon(line[0] * ldb(u[2 * r])));
+                    acc[r] = canon(acc[r] + canon(line[2] * ldb(h[2 * r])));
                 }
             }
             for (uint32_t r = 0; r < live; r++)
@@ -229,12 +205,14 @@ VKM_REF(lora_mid_bwd) {
 }
 
 VKM_REF(lora_pack) {
-    const real *p[2] = {ref_f32(a->p0), ref_f32(a->p1)}; // (n_rows, n_cols)
+    const real *p[2] = {ref_f32(a->p0), ref_f32(a->p1)}; // (E*r, n_cols)
     bf16 *y = ref_bf16(a->y);
     uint32_t kp = vkm_op_kp(a->n_cols);
-    FOR_PART(i, 2ull * a->n_rows + a->n_pads) {
-        int live = i < 2ull * a->n_rows;
-        const real *line = p[live && i >= a->n_rows] + (live ? i % a->n_rows : 0) * a->n_cols;
+    FOR_PART(i, (uint64_t)a->n_experts * kper_of(a->rank) + a->n_pads) {
+        source c = source_of((uint32_t)i, a->rank);
+        int live = c.expert < a->n_experts && c.j < a->rank;
+        const real *line =
+            p[c.part] + (live ? (uint64_t)(c.expert * a->rank + c.j) * a->n_cols : 0);
         for (uint32_t k = 0; k < kp; k++)
             y[vkm_op_index(a->row0 + i, k, kp)] = stb(live && k < a->n_cols ? line[k] : 0);
     }
@@ -243,10 +221,10 @@ VKM_REF(lora_pack) {
 VKM_REF(lora_pack_t) {
     const real *p[2] = {ref_f32(a->p0), ref_f32(a->p1)}; // (E*r, n_cols)
     bf16 *y = ref_bf16(a->y);
-    uint32_t kp = vkm_op_kp(a->n_experts * 2 * half_of(a->rank));
+    uint32_t kp = a->n_experts * kper_of(a->rank);
     uint64_t rows = vkm_round_up(a->n_cols, 16);
     FOR_PART(i, kp) {
-        column c = column_at((uint32_t)i, a->rank);
+        source c = source_of((uint32_t)i, a->rank);
         const real *line = p[c.part] + (uint64_t)(c.expert * a->rank + c.j) * a->n_cols;
         for (uint64_t row = 0; row < rows; row++)
             y[vkm_op_index(row, (uint32_t)i, kp)] =
@@ -267,17 +245,17 @@ VKM_REF(seq_sum) {
 
 VKM_REF(rank_grad) {
     const uint32_t(*seqs)[4] = (const uint32_t(*)[4])ref_u32(a->seqs);
-    uint32_t half = half_of(a->rank), kp = a->n_experts * 2 * half, er = a->n_experts * a->rank;
+    uint32_t kp = a->n_experts * kper_of(a->rank);
     const bf16 *uh = ref_bf16(a->uh);
     real *pooled = ref_f32(a->pooled); // (n_seq, n_modules, rank)
     FOR_PART(i, (uint64_t)a->n_seq * a->rank) {
         const uint32_t *seq = seqs[i / a->rank];
-        uint32_t j = (uint32_t)(i % a->rank);
+        uint32_t j = (uint32_t)(i % a->rank), col = column_of(0, j, a->rank);
         real lane[64] = {0};
         for (uint32_t l = 0; l < seq[1]; l++) {
-            const real *line = ref_f32(a->t) + (seq[0] + l) * 2ull * er; // v, z
-            real p = canon(line[j] + line[er + j]);
-            lane[l % 64] += canon(p * ldb(uh[vkm_op_index(seq[0] + l, half + j, kp)]));
+            const real *line = ref_f32(a->t) + (seq[0] + l) * (uint64_t)kp + col; // v, z
+            real p = canon(line[0] + line[2]);
+            lane[l % 64] += canon(p * ldb(uh[vkm_op_index(seq[0] + l, col + 2, a->kpu)]));
         }
         uint64_t at = (i / a->rank * a->n_modules + a->module) * a->rank + j;
         pooled[at] = canon(vkm_rule5_tree(lane));

@@ -228,7 +228,7 @@ static vkm_status read_micro_batch(vkm_policy *p, vkm_example *x, uint32_t n, vk
     vkm_pass pass = {.s = p->s,
                      .w = p->work,
                      .adapter = is_bare(x, n) ? NULL : p->adapter,
-                     .reads = 1,
+
                      .pool = x->pooled != NULL};
     vkm_tensor hidden = vkm_forward(&pass);
     if (x->logp || x->entropy) vkm_head_forward(&pass, hidden);
@@ -249,7 +249,7 @@ vkm_status vkm_policy_logits(vkm_policy *p, const vkm_example *x, vkm_logits_sin
     uint32_t v = p->model->dims.V, most = p->work->max.logit_rows;
     float *host = vkm_calloc((uint64_t)most * v, sizeof *host, "logits", err);
     if (!host || set_batch(p, x, 1, 0, err)) goto done;
-    vkm_pass pass = {.s = p->s, .w = p->work, .adapter = p->adapter, .reads = 1};
+    vkm_pass pass = {.s = p->s, .w = p->work, .adapter = p->adapter};
     vkm_head_begin(&pass, vkm_forward(&pass));
     for (uint32_t row = 0; row < p->work->n_comp && !err->status; row += most) {
         uint32_t n = p->work->n_comp - row < most ? p->work->n_comp - row : most;

@@ -40,11 +40,12 @@ VKM_CASES(linear) {
         vkm_args_linear a = {.m = shapes[i][0], .n = shapes[i][1], .k = shapes[i][2]};
         a.n_experts = (uint32_t)(i % 3);
         a.kper = i % 2 ? 8 : 264;
+        a.kpa2 = a.n_experts * a.kper + 8 * (i % 4);
         a.has_res = (uint32_t)(i % 5) % 3;
         uint32_t k2 = a.n_experts ? a.n_experts * a.kper : 8;
         a.a = vkm_v_op16(v, a.m, a.k, VKM_FILL_NORMAL);
         a.b = vkm_v_op16(v, a.n, a.k, VKM_FILL_ADVERSARIAL);
-        a.a2 = vkm_v_op16(v, a.m, k2, VKM_FILL_ADVERSARIAL);
+        a.a2 = vkm_v_op16(v, a.m, a.kpa2 ? a.kpa2 : 8, VKM_FILL_ADVERSARIAL);
         a.b2 = vkm_v_op16(v, a.n, k2, VKM_FILL_NORMAL);
         a.scale = vkm_v_f32(v, 4, i % 2 ? VKM_FILL_WIDE : VKM_FILL_POSITIVE);
         a.row_seq = rows_of(v, a.m);
@@ -60,15 +61,28 @@ VKM_CASES(linear_bf16) {
         a.k = shapes[i][2];
         a.n_experts = (uint32_t)(i % 3);
         a.kper = 24;
+        a.kpa2 = a.n_experts * a.kper + 8 * (i % 4);
         uint32_t k2 = a.n_experts ? a.n_experts * a.kper : 8;
         a.a = vkm_v_op16(v, a.m, a.k, VKM_FILL_NORMAL);
         a.b = vkm_v_op16(v, a.n, a.k, VKM_FILL_NORMAL);
-        a.a2 = vkm_v_op16(v, a.m, k2, VKM_FILL_SMALL);
+        a.a2 = vkm_v_op16(v, a.m, a.kpa2 ? a.kpa2 : 8, VKM_FILL_SMALL);
         a.b2 = vkm_v_op16(v, a.n, k2, VKM_FILL_NORMAL);
         a.scale = vkm_v_f32(v, 4, VKM_FILL_POSITIVE);
         a.row_seq = rows_of(v, a.m);
         a.c = vkm_v_bf16_out(v, (uint64_t)a.m * a.n);
         VKM_V_RUN(v, linear_bf16, &a);
+    }
+}
+
+VKM_CASES(lora_down) {
+    for (size_t i = 0; i < VKM_COUNTOF(shapes); i++) {
+        vkm_args_lora_down a = {.m = shapes[i][0], .n = vkm_op_kp(shapes[i][1]), .k = shapes[i][2]};
+        a.has_h = i % 3 != 0;
+        a.a = vkm_v_op16(v, a.m, a.k, i % 2 ? VKM_FILL_ADVERSARIAL : VKM_FILL_NORMAL);
+        a.b = vkm_v_op16(v, a.n, a.k, VKM_FILL_NORMAL);
+        a.uh = vkm_v_op16_out(v, a.m, a.n);
+        a.h = vkm_v_f32_out(v, a.has_h ? (uint64_t)a.m * a.n / 2 : 1);
+        VKM_V_RUN(v, lora_down, &a);
     }
 }
 

@@ -17,37 +17,20 @@ static uint32_t columns(uint32_t n_experts, uint32_t rank) {
     return n_experts * 2 * (uint32_t)vkm_round_up(rank, 4);
 }
 
-VKM_CASES(lora_mid_fwd) {
+VKM_CASES(lora_mid) {
     for (size_t i = 0; i < VKM_COUNTOF(shapes); i++) {
         uint32_t n_rows = shapes[i][0], n_experts = shapes[i][1], rank = shapes[i][2];
-        uint32_t er = n_experts * rank;
-        vkm_args_lora_mid_fwd a = {.n_rows = n_rows,
-                                   .ldt = 2 * er * (1 + n_rows % 3) + n_rows % 2,
-                                   .n_experts = n_experts,
-                                   .rank = rank,
-                                   .has_h = i != 3 && i != 5,
-                                   .has_ht = i != 4 && i != 5};
-        a.t = vkm_v_f32(v, (uint64_t)n_rows * a.ldt, i % 2 ? VKM_FILL_NORMAL : VKM_FILL_WIDE);
+        uint32_t er = n_experts * rank, k = columns(n_experts, rank);
+        vkm_args_lora_mid a = {.n_rows = n_rows, .n_experts = n_experts, .rank = rank};
+        a.kpu = k * (1 + (uint32_t)(i % 3));
+        a.t = vkm_v_f32(v, (uint64_t)n_rows * k, i % 2 ? VKM_FILL_NORMAL : VKM_FILL_WIDE);
+        a.uh = vkm_v_op16(v, n_rows, a.kpu, VKM_FILL_ADVERSARIAL);
         a.row_seq = rows_of(v, n_rows);
-        a.uh = vkm_v_op16_out(v, n_rows, columns(n_experts, rank));
-        a.h = vkm_v_f32_out(v, (uint64_t)n_rows * er);
-        a.ht = vkm_v_op16_out(v, er, n_rows);
-        VKM_V_RUN(v, lora_mid_fwd, &a);
-    }
-}
-
-VKM_CASES(lora_mid_bwd) {
-    for (size_t i = 0; i < VKM_COUNTOF(shapes); i++) {
-        uint32_t n_rows = shapes[i][0], n_experts = shapes[i][1], rank = shapes[i][2];
-        uint32_t er = n_experts * rank;
-        vkm_args_lora_mid_bwd a = {.n_rows = n_rows, .n_experts = n_experts, .rank = rank};
-        a.t = vkm_v_f32(v, 2ull * n_rows * er, i % 2 ? VKM_FILL_NORMAL : VKM_FILL_WIDE);
-        a.uh = vkm_v_op16(v, n_rows, columns(n_experts, rank), VKM_FILL_ADVERSARIAL);
-        a.row_seq = rows_of(v, n_rows);
-        a.pz = vkm_v_op16_out(v, n_rows, columns(n_experts, rank));
+        a.pz = vkm_v_op16_out(v, n_rows, k);
         a.pt = vkm_v_op16_out(v, er, n_rows);
+        a.ht = vkm_v_op16_out(v, er, n_rows);
         a.df = vkm_v_f32_out(v, (uint64_t)n_rows * n_experts);
-        VKM_V_RUN(v, lora_mid_bwd, &a);
+        VKM_V_RUN(v, lora_mid, &a);
     }
 }
 
@@ -55,12 +38,13 @@ VKM_CASES(lora_mid_bwd) {
 VKM_CASES(lora_pack) {
     for (size_t i = 0; i < VKM_COUNTOF(shapes); i++)
         for (uint32_t place = 0; place < 3; place++) {
-            uint32_t n_cols = shapes[i][0], n_rows = shapes[i][1] * shapes[i][2];
-            uint32_t end = 2 * n_rows * (place + 1);
-            vkm_args_lora_pack a = {.row0 = 2 * n_rows * place, .n_rows = n_rows, .n_cols = n_cols};
+            uint32_t n_cols = shapes[i][0], n_experts = shapes[i][1], rank = shapes[i][2];
+            uint32_t stack = columns(n_experts, rank), end = stack * (place + 1);
+            vkm_args_lora_pack a = {
+                .row0 = stack * place, .n_experts = n_experts, .rank = rank, .n_cols = n_cols};
             if (place != 1) a.n_pads = (uint32_t)vkm_round_up(end, 16) - end;
-            a.p0 = vkm_v_f32(v, (uint64_t)n_rows * n_cols, VKM_FILL_ADVERSARIAL);
-            a.p1 = vkm_v_f32(v, (uint64_t)n_rows * n_cols, VKM_FILL_SPECIAL);
+            a.p0 = vkm_v_f32(v, (uint64_t)n_experts * rank * n_cols, VKM_FILL_ADVERSARIAL);
+            a.p1 = vkm_v_f32(v, (uint64_t)n_experts * rank * n_cols, VKM_FILL_SPECIAL);
             a.y = vkm_v_op16_out(v, end, n_cols);
             VKM_V_RUN(v, lora_pack, &a);
         }
@@ -100,10 +84,10 @@ VKM_CASES(rank_grad) {
                                 .rank = rank,
                                 .module = rank % 3,
                                 .n_modules = 3};
-        uint64_t stack = 2ull * a.n_experts * rank;
-        uint32_t k = a.n_experts * 2 * (uint32_t)vkm_round_up(rank, 4);
-        a.t = vkm_v_f32(v, SEQ_ROWS * stack, rank % 2 ? VKM_FILL_WIDE : VKM_FILL_NORMAL);
-        a.uh = vkm_v_op16(v, SEQ_ROWS, k, VKM_FILL_NORMAL);
+        uint32_t k = columns(a.n_experts, rank);
+        a.kpu = k * (1 + rank % 3);
+        a.t = vkm_v_f32(v, (uint64_t)SEQ_ROWS * k, rank % 2 ? VKM_FILL_WIDE : VKM_FILL_NORMAL);
+        a.uh = vkm_v_op16(v, SEQ_ROWS, a.kpu, VKM_FILL_NORMAL);
         a.seqs = vkm_v_u32_data(v, seqs[0], 4ull * a.n_seq);
         a.pooled = vkm_v_f32_out(v, (uint64_t)a.n_seq * a.n_modules * rank);
         VKM_V_RUN(v, rank_grad, &a);
