@@ -5,8 +5,10 @@
 #include "linear_tile.glsl"
 
 /* n is even. */
-void store_words(uint i, uint j, uvec2 w) {
+void store_words(uint i, uint j, vec4 y) {
     if (i >= pc.m || j >= pc.n) return;
+    if (pc.has_rows != 0u) i = LD_rows(VKM_ROW(i));
+    uvec2 w = uvec2(vkm_bf16_pair(y.x, y.y), vkm_bf16_pair(y.z, y.w));
     if (TILE_QUADS != 0u) {
         vkm_store2(pc.c, (i * pc.n + j) / 4u, w);
     } else {
@@ -18,6 +20,7 @@ void store_words(uint i, uint j, uvec2 w) {
 void main() {
     precise float y[TILE_N];
     vkm_linear_tile(y);
-    VKM_FOR_FOURS(store_words(i, j, uvec2(vkm_bf16_pair(y[at], y[at + 1u]),
-                                          vkm_bf16_pair(y[at + 2u], y[at + 3u]))))
+    VKM_FOR_FOURS(precise vec4 z = VKM_FOUR(y);
+                  if (pc.has_bias != 0u) z = vkm_load_four(pc.bias, 0u, j, pc.n, pc.n) + z;
+                  store_words(i, j, z))
 }

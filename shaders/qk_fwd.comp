@@ -19,7 +19,8 @@ void main() {
         rstd = vkm_norm_rstd(sum, pc.head_dim, pc.eps);
         if (lane == 0u) ST_rstd(unit, rstd);
     }
-    uint half_d = pc.head_dim / 2u, t = LD_pos(unit / pc.n_heads) * half_d;
+    uint row = unit / pc.n_heads, half_d = pc.head_dim / 2u, t = LD_pos(row) * half_d;
+    uint to = pc.has_rows == 0u ? from : (LD_rows(row) * pc.n_heads + unit % pc.n_heads) * pc.head_dim;
     for (uint d = 2u * lane; d < half_d; d += 2u * VKM_LANES) {
         float lo[2], hi[2];
         [[unroll]] for (uint j = 0u; j < 2u; j++) {
@@ -30,7 +31,7 @@ void main() {
             lo[j] = u;
             hi[j] = v;
         }
-        STW_y((from + d) / 2u, vkm_bf16_pair(lo[0], lo[1]));
-        STW_y((from + half_d + d) / 2u, vkm_bf16_pair(hi[0], hi[1]));
+        STW_y((to + d) / 2u, vkm_bf16_pair(lo[0], lo[1]));
+        STW_y((to + half_d + d) / 2u, vkm_bf16_pair(hi[0], hi[1]));
     }
 }

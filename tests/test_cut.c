@@ -44,8 +44,8 @@ static vkm_dev *open_dev(void) {
 static void test_gates_hold_when_cut(void **state) {
     (void)state;
     static const char *const gates[] = {
-        "kernel/f32_to_bf16", "kernel/gemm",      "kernel/rmsnorm_fwd", "kernel/qk_fwd",
-        "kernel/attn_dr",     "kernel/lse_block", "kernel/router_fwd",  "kernel/adamw",
+        "kernel/round_bf16", "kernel/gemm",      "kernel/rmsnorm_fwd", "kernel/qk_fwd",
+        "kernel/attn_dr",    "kernel/lse_block", "kernel/router_fwd",  "kernel/adamw",
     };
     vkm_err err = {0};
     vkm_dev *dev = open_dev();
@@ -90,7 +90,7 @@ static void test_slices_tile_the_grid(void **state) {
     vkm_err err = {0};
     uint32_t r = 99;
     for (int round = 0; round < ROUNDS; round++) {
-        vkm_node node = {.kernel = &vkm_kernels[VKM_K_f32_to_bf16], .barrier = 1};
+        vkm_node node = {.kernel = &vkm_kernels[VKM_K_round_bf16], .barrier = 1};
         vkm_nodes nodes = {&node, 1, 1};
         vk_cursor at = {0};
         uint32_t n = 0;
@@ -123,7 +123,7 @@ static void test_errors_are_told_apart(void **state) {
     vk_dev *vk = vkm_vk_of(dev);
     vkm_err err = {0};
     vk_slot *slot = &vk->slots[vk->next_slot];
-    const vkm_kernel_id flying[] = {VKM_K_gemm, VKM_K_gemm, VKM_K_f32_to_bf16};
+    const vkm_kernel_id flying[] = {VKM_K_gemm, VKM_K_gemm, VKM_K_round_bf16};
     for (uint32_t i = 0; i < VKM_COUNTOF(flying); i++)
         if (vkm_vk_kernel_get(vk, &vkm_kernels[flying[i]], VKM_FORM_plain, &slot->slices[i].kernel,
                               &err))
@@ -131,7 +131,7 @@ static void test_errors_are_told_apart(void **state) {
     slot->value = 1;
     slot->n_slices = VKM_COUNTOF(flying);
     assert_int_equal(vkm_vk_fail(vk, &err, VK_ERROR_DEVICE_LOST, "a test"), VKM_DEVICE_LOST);
-    assert_non_null(strstr(err.msg, "last kernels submitted: gemm, f32_to_bf16;"));
+    assert_non_null(strstr(err.msg, "last kernels submitted: gemm, round_bf16;"));
     assert_non_null(strstr(err.msg, dev->name));
     err = (vkm_err){0};
     assert_int_equal(vkm_vk_fail(vk, &err, VK_TIMEOUT, "a test"), VKM_DEVICE_LOST);

@@ -63,8 +63,7 @@ static const bound bounds[] = {
     {"sample", OF_ONE, 64, 0},
 };
 /* Kernels that no pass here runs: their cases are in `vkmoe verify`. */
-static const char *const elsewhere[] = {"f32_to_bf16", "fma_chains", "softmath_probe",
-                                        "arith_probe"};
+static const char *const elsewhere[] = {"fma_chains", "softmath_probe", "arith_probe"};
 
 static const bound *bound_of(const vkm_kernel *k) {
     for (size_t i = 0; i < VKM_COUNTOF(bounds); i++)

@@ -146,8 +146,8 @@ static void run_qk(vkm_dev *dev, uint32_t has_norm, const double *x, const doubl
     put(&b, tx, x);
     put(&b, tdy, dy);
     put_values(&b, gain, 2);
-    VKM_OP(b.stream, qk_fwd, *tx, *gain, *cosines, *sines, *pos, *ty, *rstd, ROWS, HEADS, DIM,
-           has_norm, 1e-6f);
+    VKM_OP(b.stream, qk_fwd, *tx, *gain, *cosines, *sines, *pos, *pos, *ty, *rstd, ROWS, HEADS, DIM,
+           has_norm, 0, 1e-6f);
     VKM_OP(b.stream, rope_bwd, *tdy, *cosines, *sines, *pos, *tdn, ROWS, HEADS, DIM);
     if (has_norm) VKM_OP(b.stream, headnorm_bwd, *tdn, *tx, *gain, *rstd, *tdx, ROWS, HEADS, DIM);
     get(&b, ty, y);

@@ -21,7 +21,7 @@ static void a_program_can_configure_and_verify(void **state) {
     assert_int_equal(vkm_device_open(&options, &dev, &err), VKM_OK);
     FILE *table = tmpfile();
     assert_non_null(table);
-    vkm_verify_options gates = {.dev = dev, .select = "f32_to_bf16"};
+    vkm_verify_options gates = {.dev = dev, .select = "round_bf16"};
     assert_int_equal(vkm_verify_run(&gates, table, &err), VKM_OK);
     assert_true(ftell(table) > 0);
     fclose(table);

@@ -18,12 +18,6 @@ static uint64_t heads(const vkm_kit *k) {
 /* ---- storage formats --------------------------------------------------------------------------
  */
 
-VKM_BENCH(f32_to_bf16) {
-    a->n_words = (uint32_t)(hidden(k) / 2);
-    vkm_kit_f32(k, &a->x, 2ull * a->n_words);
-    vkm_kit_bf16(k, &a->y, 2ull * a->n_words);
-}
-
 VKM_BENCH(pack_f32) {
     *a = (vkm_args_pack_f32){.n_rows = k->rows, .n_cols = k->c.C, .ldx = k->c.C};
     vkm_kit_f32(k, &a->x, hidden(k));
@@ -106,6 +100,7 @@ VKM_BENCH(qk_fwd) {
     vkm_kit_f32(k, &a->cos, (uint64_t)k->len * k->c.D / 2);
     vkm_kit_f32(k, &a->sin, (uint64_t)k->len * k->c.D / 2);
     vkm_kit_count(k, &a->pos, k->rows, 1, k->len);
+    vkm_kit_count(k, &a->rows, 1, 1, 1);
     vkm_kit_bf16(k, &a->y, heads(k));
     vkm_kit_f32(k, &a->rstd, (uint64_t)k->rows * k->c.H);
 }
@@ -281,6 +276,7 @@ VKM_BENCH(decode_begin) {
     vkm_kit_count(k, &a->state, (uint64_t)k->decoding * VKM_ROW_WORDS, 1, 1);
     vkm_kit_count(k, &a->tokens, k->decoding, 1, 1);
     vkm_kit_count(k, &a->pos, k->decoding, 1, 1);
+    vkm_kit_count(k, &a->rows, k->decoding, 1, 1);
 }
 
 /* Every row draws its first token of many, over and over. */
@@ -422,12 +418,12 @@ VKM_BENCH(accumulate) {
 
 #define ROW(kernel) VKM_BENCH_ROW(kernel, ""),
 static const vkm_bench_row rows[] = {
-    ROW(f32_to_bf16) ROW(pack_f32) ROW(pack_transpose) ROW(pack_transpose_rows) ROW(round_bf16)
-        ROW(rmsnorm_fwd) ROW(rmsnorm_bwd) ROW(headnorm_bwd) ROW(norm_dgain) ROW(add_rows)
-            ROW(qk_fwd) ROW(rope_bwd) ROW(swiglu_fwd) ROW(swiglu_bwd) ROW(embed_fwd) ROW(embed_bwd)
-                ROW(scatter_rows) ROW(lora_mid) ROW(lora_pack) ROW(lora_pack_t) ROW(seq_sum)
-                    ROW(rank_grad) ROW(pool_fwd) ROW(lse_block) ROW(lse_combine) ROW(logits_bwd)
-                        ROW(decode_begin) ROW(sample) ROW(router_fwd) ROW(router_bwd) ROW(router_dz)
-                            ROW(pin_loss) ROW(grpo_loss) ROW(sumsq) ROW(sum5) ROW(clip_coef)
-                                ROW(adamw) ROW(adam_tensor_v) ROW(accumulate)};
+    ROW(pack_f32) ROW(pack_transpose) ROW(pack_transpose_rows) ROW(round_bf16) ROW(rmsnorm_fwd)
+        ROW(rmsnorm_bwd) ROW(headnorm_bwd) ROW(norm_dgain) ROW(add_rows) ROW(qk_fwd) ROW(rope_bwd)
+            ROW(swiglu_fwd) ROW(swiglu_bwd) ROW(embed_fwd) ROW(embed_bwd) ROW(scatter_rows)
+                ROW(lora_mid) ROW(lora_pack) ROW(lora_pack_t) ROW(seq_sum) ROW(rank_grad)
+                    ROW(pool_fwd) ROW(lse_block) ROW(lse_combine) ROW(logits_bwd) ROW(decode_begin)
+                        ROW(sample) ROW(router_fwd) ROW(router_bwd) ROW(router_dz) ROW(pin_loss)
+                            ROW(grpo_loss) ROW(sumsq) ROW(sum5) ROW(clip_coef) ROW(adamw)
+                                ROW(adam_tensor_v) ROW(accumulate)};
 const vkm_bench_group vkm_bench_kernels = {rows, VKM_COUNTOF(rows)};

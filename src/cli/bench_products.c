@@ -77,6 +77,8 @@ VKM_BENCH(linear_bf16) {
     vkm_kit_op16(k, &a->b2, n, k2);
     vkm_kit_f32(k, &a->scale, (uint64_t)k->n_seq * k->experts);
     vkm_kit_count(k, &a->row_seq, k->rows, k->len, k->n_seq);
+    vkm_kit_f32(k, &a->bias, 1);
+    vkm_kit_count(k, &a->rows, 1, 1, 1);
     vkm_kit_bf16(k, &a->c, (uint64_t)k->rows * n);
     k->flops = 2.0 * k->rows * n * (k->c.C + k2);
 }
@@ -190,16 +192,6 @@ VKM_BENCH(attn_decode) {
     k->bytes = 4.0 * k->decoding * q + 4.0 * (double)kv * (k->keys - 1 + k->decoding);
 }
 
-VKM_BENCH(kv_store) {
-    uint32_t cols = k->c.K * k->c.D;
-    *a = (vkm_args_kv_store){.n_rows = k->decoding, .n_cols = cols};
-    vkm_kit_bf16(k, &a->k, (uint64_t)k->decoding * cols);
-    vkm_kit_bf16(k, &a->v, (uint64_t)k->decoding * cols);
-    decode_state(k, &a->state);
-    vkm_kit_bf16(k, &a->own_k, (uint64_t)k->decoding * cols);
-    vkm_kit_bf16(k, &a->own_v, (uint64_t)k->decoding * cols);
-}
-
 static const vkm_bench_row rows[] = {
     {"gemm/1024", run_gemm, "", {CUBE, 1024}},
     VKM_BENCH_ROW(gemm, "-head", HEAD),
@@ -220,6 +212,5 @@ static const vkm_bench_row rows[] = {
     VKM_BENCH_ROW(attn_bwd_dkv, ""),
     VKM_BENCH_ROW(attn_dr, ""),
     VKM_BENCH_ROW(attn_decode, ""),
-    VKM_BENCH_ROW(kv_store, ""),
 };
 const vkm_bench_group vkm_bench_products = {rows, VKM_COUNTOF(rows)};

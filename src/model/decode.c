@@ -16,7 +16,7 @@ struct vkm_gen {
     vkm_stream *s;
     vkm_mem *mem;
     vkm_tensor *prompt_k, *prompt_v, *own_k, *own_v; /* per layer */
-    vkm_tensor state, scratch, params, eos, tokens, logp;
+    vkm_tensor state, cache_rows, scratch, params, eos, tokens, logp;
     /* host mirrors */
     uint32_t *h_state;  /* (rows, 8) */
     uint32_t *h_tokens; /* (max_new) */
@@ -35,6 +35,7 @@ static void plan_gen(vkm_gen *g, vkm_plan *p) {
         vkm_plan_add(p, &g->own_v[i], VKM_BF16, own * kd, "kv cache");
     }
     vkm_plan_add(p, &g->state, VKM_U32, (uint64_t)g->max.rows * VKM_ROW_WORDS, "decode");
+    vkm_plan_add(p, &g->cache_rows, VKM_U32, g->max.rows, "decode");
     vkm_plan_add(p, &g->scratch, VKM_F32, (uint64_t)g->max.rows * d->H * g->max.max_keys, "decode");
     vkm_plan_add(p, &g->params, VKM_U32, VKM_SAMPLE_WORDS, "decode");
     vkm_plan_add(p, &g->eos, VKM_U32, MAX_EOS + 1, "decode");
@@ -84,12 +85,9 @@ void vkm_gen_free(vkm_gen *g) {
     free(g);
 }
 
-void vkm_decode_attention(const vkm_decode *d, vkm_stream *s, vkm_work *w, uint32_t layer,
-                          vkm_tensor k, vkm_tensor v) {
+void vkm_decode_attention(const vkm_decode *d, vkm_stream *s, vkm_work *w, uint32_t layer) {
     const vkm_model_config *m = &w->model->dims;
     const vkm_layer_acts *a = vkm_acts_of(w, layer);
-    VKM_OP(s, kv_store, .k = k, .v = v, .state = d->state, .own_k = d->own_k[layer],
-           .own_v = d->own_v[layer], .n_rows = w->n_rows, .n_cols = m->K * m->D);
     VKM_OP(s, attn_decode, .q = a->qr, .prompt_k = d->prompt_k[layer],
            .prompt_v = d->prompt_v[layer], .own_k = d->own_k[layer], .own_v = d->own_v[layer],
            .state = d->state, .o = a->o, .scratch = d->scratch, .n_rows = w->n_rows,
@@ -191,11 +189,13 @@ static vkm_status record_step(vkm_gen *g, uint32_t n, vkm_graph **out, vkm_err *
                     .own_k = g->own_k,
                     .own_v = g->own_v,
                     .state = g->state,
+                    .rows = g->cache_rows,
                     .scratch = g->scratch,
                     .max_keys = g->max.max_keys};
     vkm_pass p = {.s = g->s, .w = w, .adapter = g->adapter, .decode = &d};
     w->n_rows = w->n_seq = n;
-    VKM_OP(g->s, decode_begin, .state = g->state, .tokens = w->tokens, .pos = w->pos, .n_rows = n);
+    VKM_OP(g->s, decode_begin, .state = g->state, .tokens = w->tokens, .pos = w->pos,
+           .rows = g->cache_rows, .n_rows = n);
     record_sample(g, vkm_forward(&p), n);
     return vkm_stream_take_graph(g->s, out, err);
 }

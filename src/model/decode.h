@@ -58,10 +58,10 @@ vkm_status vkm_generate(vkm_gen *g, const vkm_gen_row *rows, uint32_t n, const v
 typedef struct vkm_decode {
     const vkm_tensor *prompt_k, *prompt_v, *own_k, *own_v; /* per layer (rows, K D) bf16 */
     vkm_tensor state;                                      /* (n, 8) */
+    vkm_tensor rows;                                       /* (n): of own_k, own_v, this step's */
     vkm_tensor scratch;                                    /* (n, H, max_keys) */
     uint32_t max_keys;
 } vkm_decode;
-void vkm_decode_attention(const vkm_decode *d, vkm_stream *s, vkm_work *w, uint32_t layer,
-                          vkm_tensor k, vkm_tensor v);
+void vkm_decode_attention(const vkm_decode *d, vkm_stream *s, vkm_work *w, uint32_t layer);
 
 #endif

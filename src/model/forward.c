@@ -30,6 +30,11 @@ static void lora_down(const vkm_pass *p, uint32_t layer, vkm_linear_id first, sp
                .module = m + i, .n_modules = a->n_modules);
 }
 
+/* Where rows of k and v go while decoding. */
+static vkm_tensor cache_rows(const vkm_pass *p) {
+    return p->decode ? p->decode->rows : (vkm_tensor){0};
+}
+
 /* y = W x + sum_e f_e expert_e(x) (+ bias, or res), x an operand (T, d_in), after lora_down. */
 static void adapted_linear(const vkm_pass *p, uint32_t layer, vkm_linear_id id, uint32_t t,
                            vkm_tensor x, const vkm_tensor *res, vkm_tensor y) {
@@ -64,25 +69,23 @@ static void adapted_linear(const vkm_pass *p, uint32_t layer, vkm_linear_id id, 
     if (y.dtype != VKM_BF16) {
         VKM_BUG_ON(lin->bias.n && res, "a bias and a residual");
         vkm_op_linear(p->s, &full);
-    } else if (lin->bias.n) { /* v: with its bias in fp32 first */
-        full.c = vkm_view(vkm_acts_of(w, layer)->v32, 0, (uint64_t)t * lin->d_out);
-        vkm_op_linear(p->s, &full);
-        VKM_OP(p->s, f32_to_bf16, .x = full.c, .y = y, .n_words = t * lin->d_out / 2);
-    } else {
+    } else { /* v */
         VKM_OP(p->s, linear_bf16, .a = x, .b = lin->w, .a2 = uh, .b2 = up, .scale = w->f,
-               .row_seq = w->row_seq, .c = y, .m = t, .n = lin->d_out, .k = vkm_op_kp(lin->d_in),
-               .kpa2 = kpa2, .kper = kper, .n_experts = n_experts);
+               .row_seq = w->row_seq, .bias = lin->bias, .rows = cache_rows(p), .c = y, .m = t,
+               .n = lin->d_out, .k = vkm_op_kp(lin->d_in), .kpa2 = kpa2, .kper = kper,
+               .n_experts = n_experts, .has_bias = lin->bias.n != 0, .has_rows = p->decode != NULL);
     }
 }
 
-/* Per-head norm (where the model has one) and RoPE of q or k. */
+/* Per-head norm (where the model has one) and RoPE of q, or of k (cached). */
 static void norm_and_rope(const vkm_pass *p, uint32_t n_rows, vkm_tensor gain, vkm_tensor x,
-                          vkm_tensor rstd, vkm_tensor y, uint32_t n_heads) {
+                          vkm_tensor rstd, vkm_tensor y, uint32_t n_heads, int cached) {
     vkm_work *w = p->w;
     const vkm_model *m = w->model;
-    VKM_OP(p->s, qk_fwd, .x = x, .gain = gain, .cos = m->cos, .sin = m->sin, .pos = w->pos, .y = y,
-           .rstd = rstd, .n_rows = n_rows, .n_heads = n_heads, .head_dim = m->dims.D,
-           .has_norm = (uint32_t)m->dims.qk_norm, .eps = (float)m->dims.norm_eps);
+    VKM_OP(p->s, qk_fwd, .x = x, .gain = gain, .cos = m->cos, .sin = m->sin, .pos = w->pos,
+           .rows = cache_rows(p), .y = y, .rstd = rstd, .n_rows = n_rows, .n_heads = n_heads,
+           .head_dim = m->dims.D, .has_norm = (uint32_t)m->dims.qk_norm,
+           .has_rows = cached && p->decode, .eps = (float)m->dims.norm_eps);
 }
 
 void vkm_layer_forward(const vkm_pass *p, uint32_t i, vkm_tensor x, vkm_tensor y) {
@@ -90,7 +93,9 @@ void vkm_layer_forward(const vkm_pass *p, uint32_t i, vkm_tensor x, vkm_tensor y
     vkm_layer_acts *a = vkm_acts_of(w, i);
     const vkm_model_config *d = &w->model->dims;
     const vkm_layer *layer = &w->model->layers[i];
-    vkm_tensor kr = p->k ? p->k[i] : a->kr, v = p->v ? p->v[i] : a->v;
+    const vkm_tensor *k_to = p->decode ? p->decode->own_k : p->k;
+    const vkm_tensor *v_to = p->decode ? p->decode->own_v : p->v;
+    vkm_tensor kr = k_to ? k_to[i] : a->kr, v = v_to ? v_to[i] : a->v;
     span all = {w->n_rows, w->n_seq}, of = all;
     if (w->has_prefix && i + 1 == d->L) of = (span){w->n_read_rows, w->n_read_seq};
 
@@ -100,10 +105,10 @@ void vkm_layer_forward(const vkm_pass *p, uint32_t i, vkm_tensor x, vkm_tensor y
     adapted_linear(p, i, VKM_LIN_Q, of.rows, a->n1, NULL, a->q);
     adapted_linear(p, i, VKM_LIN_K, all.rows, a->n1, NULL, a->k);
     adapted_linear(p, i, VKM_LIN_V, all.rows, a->n1, NULL, v);
-    norm_and_rope(p, of.rows, layer->norm_q, a->q, a->rstdq, a->qr, d->H);
-    norm_and_rope(p, all.rows, layer->norm_k, a->k, a->rstdk, kr, d->K);
+    norm_and_rope(p, of.rows, layer->norm_q, a->q, a->rstdq, a->qr, d->H, 0);
+    norm_and_rope(p, all.rows, layer->norm_k, a->k, a->rstdk, kr, d->K, 1);
     if (p->decode)
-        vkm_decode_attention(p->decode, p->s, w, i, kr, v);
+        vkm_decode_attention(p->decode, p->s, w, i);
     else
         VKM_OP(p->s, attn_fwd, .q = rows_of(a->qr, (uint64_t)all.rows * d->H * d->D), .k = kr,
                .v = v, .seqs = w->seqs, .prefix = w->prefix, .o = a->o, .m = a->m, .l = a->l,

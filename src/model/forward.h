@@ -35,7 +35,6 @@ typedef struct vkm_layer_acts {
     vkm_tensor n1, rstd1;          /* operand (T,C); (T) */
     vkm_tensor q, k, rstdq, rstdk; /* (T,H D) (T,K D) fp32; (T,H) (T,K) */
     vkm_tensor qr, kr, v;          /* row-major bf16 */
-    vkm_tensor v32;                /* (T,K D) fp32, of a model with biases */
     vkm_tensor o, m, l;            /* operand (T,H D); (T,H) */
     vkm_tensor xmid;               /* (T,C) fp32 */
     vkm_tensor n2, rstd2;          /* operand (T,C); (T) */

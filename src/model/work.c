@@ -12,7 +12,6 @@ static void plan_acts(vkm_work *w, vkm_layer_acts *a, vkm_plan *p) {
     vkm_plan_add(p, &a->rstd1, VKM_F32, t, c);
     vkm_plan_add(p, &a->q, VKM_F32, t * hd, c);
     vkm_plan_add(p, &a->k, VKM_F32, t * kd, c);
-    if (d->qkv_bias) vkm_plan_add(p, &a->v32, VKM_F32, t * kd, c);
     vkm_plan_add(p, &a->rstdq, VKM_F32, t * d->H, c);
     vkm_plan_add(p, &a->rstdk, VKM_F32, t * d->K, c);
     vkm_plan_add(p, &a->qr, VKM_BF16, t * hd, c);

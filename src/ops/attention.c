@@ -50,18 +50,6 @@ void vkm_op_attn_fwd(vkm_stream *s, const vkm_args_attn_fwd *a) {
     vkm_stream_launch(s, &vkm_kernels[VKM_K_attn_fwd], &b, vkm_attn_form(s, how, g));
 }
 
-void vkm_op_kv_store(vkm_stream *s, const vkm_args_kv_store *a) {
-    vkm_args_kv_store b = *a;
-    VKM_BUG_ON(a->n_cols & 1, "kv_store: %u columns are odd", a->n_cols);
-    if (!a->n_rows || !a->n_cols) return;
-    uint64_t n = (uint64_t)a->n_rows * a->n_cols;
-    b.k = vkm_need(a->k, n, "kv_store", "k");
-    b.v = vkm_need(a->v, n, "kv_store", "v");
-    b.state = vkm_need(a->state, (uint64_t)STATE_COLS * a->n_rows, "kv_store", "state");
-    vkm_stream_launch(s, &vkm_kernels[VKM_K_kv_store], &b,
-                      vkm_launch_flat(n / 2, 64, 16.0 * (double)n));
-}
-
 void vkm_op_attn_decode(vkm_stream *s, const vkm_args_attn_decode *a) {
     vkm_args_attn_decode b = *a;
     attn_check("attn_decode", a->n_heads, a->n_kv, a->head_dim);
@@ -99,19 +87,6 @@ VKM_REF(attn_fwd) {
             seq.prefix = p[1];
         }
         if (u.first < seq.len) LANES_CALL(fwd_block)(a, seq, u.head, u.first);
-    }
-}
-
-VKM_REF(kv_store) {
-    const bf16 *k = ref_bf16(a->k), *v = ref_bf16(a->v); // (n,C)
-    FOR_PART(row, a->n_rows) {
-        const uint32_t *state = ref_u32(a->state) + row * STATE_COLS;
-        if (state[FINISHED] || !state[N_OWN]) continue;
-        uint64_t to = ((uint64_t)state[OWN_ROW0] + state[N_OWN] - 1) * a->n_cols;
-        for (uint32_t c = 0; c < a->n_cols; c++) {
-            ref_bf16(a->own_k)[to + c] = k[row * a->n_cols + c];
-            ref_bf16(a->own_v)[to + c] = v[row * a->n_cols + c];
-        }
     }
 }
 

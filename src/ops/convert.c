@@ -2,15 +2,6 @@
 #include "ops/oprow.h"
 
 #ifndef VKM_TWIN64
-void vkm_op_f32_to_bf16(vkm_stream *s, const vkm_args_f32_to_bf16 *a) {
-    vkm_args_f32_to_bf16 b = *a;
-    if (!a->n_words) return;
-    b.x = vkm_need(a->x, 2ull * a->n_words, "f32_to_bf16", "x");
-    b.y = vkm_need(a->y, 2ull * a->n_words, "f32_to_bf16", "y");
-    vkm_stream_launch(s, &vkm_kernels[VKM_K_f32_to_bf16], &b,
-                      vkm_launch_flat(a->n_words, 64, 50.0 * a->n_words));
-}
-
 void vkm_op_pack_f32(vkm_stream *s, const vkm_args_pack_f32 *a) {
     vkm_args_pack_f32 b = *a;
     uint64_t out = vkm_op_size(a->n_rows, a->n_cols);
@@ -59,12 +50,6 @@ void vkm_op_zero(vkm_stream *s, const vkm_args_zero *a) {
     vkm_stream_launch(s, &vkm_kernels[VKM_K_zero], &b, vkm_launch_flat(a->n, 64, 4.0 * a->n));
 }
 #endif
-
-VKM_REF(f32_to_bf16) {
-    const real *x = ref_f32(a->x);
-    bf16 *y = ref_bf16(a->y);
-    FOR_PART(i, 2ull * a->n_words) y[i] = stb(x[i]);
-}
 
 VKM_REF(pack_f32) {
     const real *x = ref_f32(a->x); /* (n_rows, ldx) */

@@ -75,9 +75,14 @@ void vkm_op_linear_bf16(vkm_stream *s, const vkm_args_linear_bf16 *a) {
     b.b2 = vkm_need(a->b2, operand_span(a->n, k2, k2), "linear_bf16", "b2");
     b.scale = vkm_need(a->scale, a->n_experts ? a->scale.n : 0, "linear_bf16", "scale");
     b.row_seq = vkm_need(a->row_seq, a->n_experts ? a->m : 0, "linear_bf16", "row_seq");
-    b.c = vkm_need(a->c, (uint64_t)a->m * a->n, "linear_bf16", "c");
+    /* unread without has_bias, has_rows */
+    b.bias = a->has_bias ? vkm_need(a->bias, a->n, "linear_bf16", "bias") : b.scale;
+    b.rows = a->has_rows ? vkm_need(a->rows, a->m, "linear_bf16", "rows") : b.row_seq;
+    /* with rows they choose among those of c */
+    b.c = vkm_need(a->c, a->has_rows ? a->c.n : (uint64_t)a->m * a->n, "linear_bf16", "c");
     vkm_stream_launch(s, &vkm_kernels[VKM_K_linear_bf16], &b,
-                      vkm_tile_launch(vkm_stream_dev(s), 2, a->m, a->n, a->k + k2, aligned(b.c, 8),
+                      vkm_tile_launch(vkm_stream_dev(s), 2, a->m, a->n, a->k + k2,
+                                      aligned(b.c, 8) && (!a->has_bias || aligned(b.bias, 16)),
                                       work_of(a->m, a->n, a->k + k2)));
 }
 
@@ -283,12 +288,16 @@ VKM_REF(linear_bf16) {
                          .kpa2 = a->kpa2,
                          .kper = a->kper,
                          .n_experts = a->n_experts};
-    bf16 *c = ref_bf16(a->c); // (m, n) row-major
+    const uint32_t *rows = ref_u32(a->rows); // (m)
+    bf16 *c = ref_bf16(a->c);                // (., n) row-major
     FOR_TILES(t, a->m, a->n) {
+        const real *bias = ref_f32(a->bias) + t.j0; // (n)
         sums y;
         linear_tile(&l, t, y);
         for (uint32_t i = 0; i < t.rows; i++) {
-            bf16 *row = c + (uint64_t)(t.i0 + i) * a->n + t.j0;
+            uint64_t to = a->has_rows ? rows[t.i0 + i] : t.i0 + i;
+            bf16 *row = c + to * a->n + t.j0;
+            for (uint32_t j = 0; a->has_bias && j < t.cols; j++) y[i][j] = bias[j] + y[i][j];
             for (uint32_t j = 0; j < t.cols; j++) row[j] = stb(y[i][j]);
         }
     }

@@ -66,6 +66,7 @@ void vkm_op_decode_begin(vkm_stream *s, const vkm_args_decode_begin *a) {
     b.state = vkm_need(a->state, 8ull * a->n_rows, "decode_begin", "state");
     b.tokens = vkm_need(a->tokens, a->n_rows, "decode_begin", "tokens");
     b.pos = vkm_need(a->pos, a->n_rows, "decode_begin", "pos");
+    b.rows = vkm_need(a->rows, a->n_rows, "decode_begin", "rows");
     vkm_stream_launch(s, &vkm_kernels[VKM_K_decode_begin], &b,
                       vkm_launch_flat(a->n_rows, 64, 60.0 * a->n_rows));
 }
@@ -189,5 +190,6 @@ VKM_REF(decode_begin) {
         const uint32_t *state = ref_u32(a->state) + 8 * i;
         ref_u32(a->tokens)[i] = state[VKM_ROW_TOKEN];
         ref_u32(a->pos)[i] = state[VKM_ROW_PROMPT_LEN] + state[VKM_ROW_N_OWN] - 1;
+        ref_u32(a->rows)[i] = state[VKM_ROW_OWN0] + state[VKM_ROW_N_OWN] - 1;
     }
 }

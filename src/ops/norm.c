@@ -48,7 +48,9 @@ void vkm_op_qk_fwd(vkm_stream *s, const vkm_args_qk_fwd *a) {
     b.x = vkm_need(a->x, n, "qk_fwd", "x");
     b.gain = a->has_norm ? vkm_need(a->gain, a->head_dim, "qk_fwd", "gain") : b.x; /* unread */
     b.pos = vkm_need(a->pos, a->n_rows, "qk_fwd", "pos");
-    b.y = vkm_need(a->y, n, "qk_fwd", "y");
+    /* rows unread without has_rows; with it they choose among those of y */
+    b.rows = a->has_rows ? vkm_need(a->rows, a->n_rows, "qk_fwd", "rows") : b.pos;
+    b.y = vkm_need(a->y, a->has_rows ? a->y.n : n, "qk_fwd", "y");
     b.rstd = vkm_need(a->rstd, units, "qk_fwd", "rstd");
     vkm_stream_launch(s, &vkm_kernels[VKM_K_qk_fwd], &b, launch_units(s, units, a->head_dim));
 }
@@ -294,21 +296,23 @@ VKM_IN_REF void rotate_head(const real *x, real rstd, const real *gain, const re
 VKM_REF(qk_fwd) {
     const real *x = ref_f32(a->x), *gain = ref_f32(a->gain); /* (T,H,D), (D) */
     const real *cosines = ref_f32(a->cos), *sines = ref_f32(a->sin);
-    const uint32_t *pos = ref_u32(a->pos); /* (T) */
-    bf16 *y = ref_bf16(a->y);              /* (T,H,D) */
-    real *rstd = ref_f32(a->rstd);         /* (T,H) */
+    const uint32_t *pos = ref_u32(a->pos);   /* (T) */
+    const uint32_t *rows = ref_u32(a->rows); /* (T) */
+    bf16 *y = ref_bf16(a->y);                /* (.,H,D) */
+    real *rstd = ref_f32(a->rstd);           /* (T,H) */
     uint64_t n_units = (uint64_t)a->n_rows * a->n_heads;
     uint32_t n = a->head_dim, half = n / 2;
     FOR_PART(g, (n_units + SIDE - 1) / SIDE) {
         uint64_t unit = g * SIDE, end = unit + SIDE < n_units ? unit + SIDE : n_units;
         if (a->has_norm) rstds_of(x + unit * n, n, (uint32_t)(end - unit), a->eps, rstd + unit);
         for (; unit < end; unit++) {
-            uint64_t t = (uint64_t)pos[unit / a->n_heads] * half;
+            uint64_t row = unit / a->n_heads, t = (uint64_t)pos[row] * half;
             const real *from = x + unit * n, *c = cosines + t, *s = sines + t;
+            bf16 *to = y + ((a->has_rows ? rows[row] : row) * a->n_heads + unit % a->n_heads) * n;
             if (a->has_norm)
-                rotate_head(from, rstd[unit], gain, c, s, half, y + unit * n);
+                rotate_head(from, rstd[unit], gain, c, s, half, to);
             else
-                rotate_head(from, 1, NULL, c, s, half, y + unit * n);
+                rotate_head(from, 1, NULL, c, s, half, to);
         }
     }
 }

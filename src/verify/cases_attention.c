@@ -87,19 +87,6 @@ static vkm_tensor decode_state(vkm_verify *v, uint32_t n_rows, uint32_t max_prom
     return t;
 }
 
-VKM_CASES(kv_store) {
-    FOR_SIZES(n_rows, 1, 7, 64) {
-        vkm_args_kv_store a = {.n_rows = n_rows, .n_cols = 2 + 62 * (n_rows % 2)};
-        uint64_t n = (uint64_t)n_rows * a.n_cols;
-        a.k = vkm_v_bf16(v, n, VKM_FILL_NORMAL);
-        a.v = vkm_v_bf16(v, n, VKM_FILL_NORMAL);
-        a.state = decode_state(v, n_rows, 9, 5);
-        a.own_k = vkm_v_bf16_out(v, 5 * n);
-        a.own_v = vkm_v_bf16_out(v, 5 * n);
-        VKM_V_RUN(v, kv_store, &a);
-    }
-}
-
 VKM_CASES(attn_decode) {
     static const uint32_t keys[][2] = {{1, 1}, {63, 2}, {64, 64}, {250, 7}, {100, 300}};
     for (size_t i = 0; i < VKM_COUNTOF(shapes); i++)

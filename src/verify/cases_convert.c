@@ -1,14 +1,5 @@
 #include "verify/verify.h"
 
-VKM_CASES(f32_to_bf16) {
-    FOR_SIZES(n, 1, 63, 64, 65, 127, 4099) {
-        vkm_args_f32_to_bf16 a = {.n_words = n};
-        a.x = vkm_v_f32(v, 2ull * n, VKM_FILL_SPECIAL);
-        a.y = vkm_v_bf16_out(v, 2ull * n);
-        VKM_V_RUN(v, f32_to_bf16, &a);
-    }
-}
-
 VKM_CASES(pack_f32) {
     FOR_SIZES(n_rows, 1, 15, 16, 63, 65) {
         FOR_SIZES(n_cols, 1, 2, 7, 8, 9, 64, 127) {

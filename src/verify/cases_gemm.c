@@ -69,7 +69,11 @@ VKM_CASES(linear_bf16) {
         a.b2 = vkm_v_op16(v, a.n, k2, VKM_FILL_NORMAL);
         a.scale = vkm_v_f32(v, 4, VKM_FILL_POSITIVE);
         a.row_seq = rows_of(v, a.m);
-        a.c = vkm_v_bf16_out(v, (uint64_t)a.m * a.n);
+        a.has_bias = i % 3 == 1;
+        a.has_rows = i % 2;
+        a.bias = vkm_v_f32(v, a.n, VKM_FILL_NORMAL);
+        a.rows = vkm_v_u32_distinct(v, a.m, 3 * a.m);
+        a.c = vkm_v_bf16_out(v, (a.has_rows ? 3ull : 1) * a.m * a.n);
         VKM_V_RUN(v, linear_bf16, &a);
     }
 }

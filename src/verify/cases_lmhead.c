@@ -64,6 +64,7 @@ VKM_CASES(decode_begin) {
         a.state = vkm_v_u32(v, n_rows * VKM_ROW_WORDS, 1000);
         a.tokens = vkm_v_u32_out(v, n_rows);
         a.pos = vkm_v_u32_out(v, n_rows);
+        a.rows = vkm_v_u32_out(v, n_rows);
         VKM_V_RUN(v, decode_begin, &a);
     }
 }

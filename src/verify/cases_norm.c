@@ -104,7 +104,9 @@ VKM_CASES(qk_fwd) {
         a.cos = vkm_v_f32(v, MAX_POS * head_dim / 2, VKM_FILL_POSITIVE);
         a.sin = vkm_v_f32(v, MAX_POS * head_dim / 2, VKM_FILL_POSITIVE);
         a.pos = vkm_v_u32(v, n_rows, MAX_POS);
-        a.y = vkm_v_bf16_out(v, units * head_dim);
+        a.has_rows = head_dim % 64 == 0;
+        a.rows = vkm_v_u32_distinct(v, n_rows, 2 * n_rows);
+        a.y = vkm_v_bf16_out(v, (1 + a.has_rows) * units * head_dim);
         a.rstd = vkm_v_f32_out(v, units);
         VKM_V_RUN(v, qk_fwd, &a);
     }

@@ -136,6 +136,13 @@ vkm_tensor vkm_v_u32(vkm_verify *v, uint64_t n, uint32_t below) {
     return t;
 }
 
+vkm_tensor vkm_v_u32_distinct(vkm_verify *v, uint32_t n, uint32_t below) {
+    vkm_tensor t = new_tensor(v, n, VKM_U32);
+    uint32_t *x = (uint32_t *)(uintptr_t)t.addr, each = below / n;
+    for (uint32_t i = 0; i < n; i++) x[i] = (n - 1 - i) * each + vkm_v_random(v, each);
+    return t;
+}
+
 vkm_tensor vkm_v_u32_data(vkm_verify *v, const uint32_t *x, uint64_t n) {
     vkm_tensor t = new_tensor(v, n, VKM_U32);
     memcpy((void *)(uintptr_t)t.addr, x, n * 4);

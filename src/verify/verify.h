@@ -38,6 +38,8 @@ vkm_tensor vkm_v_f32(vkm_verify *v, uint64_t n, vkm_fill fill);
 vkm_tensor vkm_v_bf16(vkm_verify *v, uint64_t n, vkm_fill fill);
 vkm_tensor vkm_v_op16(vkm_verify *v, uint64_t rows, uint32_t k, vkm_fill fill);
 vkm_tensor vkm_v_u32(vkm_verify *v, uint64_t n, uint32_t below); /* uniform in [0, below) */
+vkm_tensor vkm_v_u32_distinct(vkm_verify *v, uint32_t n,
+                              uint32_t below); /* n <= below, descending */
 /* Copies of caller data, for tables of positions, segments, ids and the like. */
 vkm_tensor vkm_v_u32_data(vkm_verify *v, const uint32_t *x, uint64_t n);
 vkm_tensor vkm_v_f32_data(vkm_verify *v, const float *x, uint64_t n);
