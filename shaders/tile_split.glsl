@@ -1,11 +1,12 @@
 /* A tile for few rows, as in decoding: TILE_SPLIT parts of the group take one chunk of K each, and the
  * chunks' sums meet in workgroup memory, where they are added in ascending order. An invocation sums
- * TILE_ROWS rows by 4 columns and finishes its share of the outputs of all parts. */
+ * TILE_ROWS rows by 4 columns and finishes its share of the outputs of all parts, four at least: with
+ * more parts than rows the last ones have none. */
 layout(constant_id = 1) const uint TILE_ROWS = 8;   /* 4, 8 or a multiple of 16 */
 layout(constant_id = 2) const uint TILE_COLS = 4;   /* 4 */
-layout(constant_id = 3) const uint TILE_N = 4;      /* 4 rows by the parts: a multiple of 4 */
+layout(constant_id = 3) const uint TILE_N = 4;      /* 4 rows by the parts, or 4 */
 layout(constant_id = 4) const uint TILE_ACROSS = 8; /* invocations along N */
-layout(constant_id = 5) const uint TILE_STEP = 4;   /* words of K loaded ahead: 1, 2 or 4 */
+layout(constant_id = 5) const uint TILE_STEP = 4;   /* words of K loaded ahead: a power of two up to 16 */
 const uint TILE_ROW_N = 4u;
 const uint TILE_HEIGHT = TILE_ROWS;
 
@@ -17,11 +18,19 @@ uint own_sum(uint at) {
     return gl_LocalInvocationID.x / TILE_ACROSS * TILE_N + at;
 }
 uint vkm_tile_i(uint at) {
-    return gl_WorkGroupID.y * TILE_ROWS + own_sum(at) / 4u;
+    bool none = own_sum(at) >= SUMS;
+    return none ? 0xffffff00u : gl_WorkGroupID.y * TILE_ROWS + own_sum(at) / 4u;
 }
 uint vkm_tile_j(uint at) {
     return (gl_WorkGroupID.x * TILE_ACROSS + gl_LocalInvocationID.x % TILE_ACROSS) * 4u +
            own_sum(at) % 4u;
+}
+
+/* Four words of an operand at word w of K; zeros from `end` on, which is a multiple of 4. */
+uvec4 words(uvec2 addr, uint at, uint w, uint end) {
+    if (TILE_STEP <= 4u) return vkm_words4(addr, at + w * 4u);
+    uvec4 x = vkm_words4(addr, at + min(w, end - 1u) * 4u);
+    return w < end ? x : uvec4(0u);
 }
 
 void vkm_tile_rule4(vkm_operand a, vkm_operand b, uint k, out precise float y[TILE_N]) {
@@ -40,11 +49,10 @@ void vkm_tile_rule4(vkm_operand a, vkm_operand b, uint k, out precise float y[TI
         uint c = c0 + part, end = c < chunks ? min(128u * (c + 1u), k / 2u) : 0u;
         for (uint w = 128u * c; w < end; w += TILE_STEP) {
             uvec4 z4[TILE_STEP];
-            [[unroll]] for (uint s = 0u; s < TILE_STEP; s++)
-                z4[s] = vkm_words4(b.addr, b_at + (w + s) * 4u);
+            [[unroll]] for (uint s = 0u; s < TILE_STEP; s++) z4[s] = words(b.addr, b_at, w + s, end);
             [[unroll]] for (uint s = 0u; s < TILE_STEP; s++) {
                 [[unroll]] for (uint r = 0u; r < TILE_ROWS; r += 4u) {
-                    uvec4 x4 = vkm_words4(a.addr, a_at[r / 16u] + (w + s) * 4u + r % 16u / 4u);
+                    uvec4 x4 = words(a.addr, a_at[r / 16u] + r % 16u / 4u, w + s, end);
                     [[unroll]] for (uint i = 0u; i < 16u; i++) {
                         uint x = x4[i / 4u], z = z4[s][i % 4u], at = 4u * r + i;
                         sum[at] = fma(vkm_bf16_lo(x), vkm_bf16_lo(z), sum[at]);
@@ -61,7 +69,7 @@ void vkm_tile_rule4(vkm_operand a, vkm_operand b, uint k, out precise float y[TI
         for (uint p = 0u; p < parts; p++) {
             uint from = p * TILE_ACROSS + across;
             [[unroll]] for (uint i = 0u; i < TILE_N; i++)
-                y[i] = y[i] + chunk_sums[own_sum(i) * gl_WorkGroupSize.x + from];
+                y[i] = y[i] + chunk_sums[min(own_sum(i), SUMS - 1u) * gl_WorkGroupSize.x + from];
         }
     }
 }

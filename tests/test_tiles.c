@@ -58,6 +58,7 @@ static void chunks_side_by_side(void **state) {
     gates_with("split,64,8,4,8,4", "kernel/linear");
     gates_with("split,32,16,4,4,1", "kernel/gemm");
     gates_with("split,16,4,4,4,2", "kernel/linear_bf16");
+    gates_with("split,64,4,4,4,16", "kernel/lora_down");
 }
 
 static void kernels_of_gpus(void **state) {
@@ -94,7 +95,8 @@ static void a_bad_shape_is_ignored(void **state) {
                                       "shared,32,4,8,16,8",
                                       "split,64,8,8,8,4",
                                       "split,256,32,4,8,4",
-                                      "split,64,4,4,4,2",
+                                      "split,24,8,4,8,4",
+                                      "split,64,8,4,8,32",
                                       "half,64,4,4,4,2"};
     for (size_t i = 0; i < VKM_COUNTOF(bad); i++) {
         assert_int_equal(setenv("VKMOE_TILE", bad[i], 1), 0);

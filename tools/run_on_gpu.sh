@@ -65,7 +65,7 @@ step 15 bench_plain_attention env VKMOE_ATTENTION=plain ./vkmoe bench attn "$@"
 cat "$out/bench_plain_attention.txt"
 step 20 bench_4b ./vkmoe bench linear --preset qwen3-4b --min-ms 20 "$@"
 cat "$out/bench_4b.txt"
-step 135 tune ./vkmoe tune --repeat 2 --min-ms 5 "$@"
+step 155 tune ./vkmoe tune --repeat 2 --min-ms 5 "$@"
 cat "$out/tune.txt"
 step 30 bench_tuned ./vkmoe bench ge "$@" # gemm, gemm_seg, the head's
 cat "$out/bench_tuned.txt"

@@ -10,22 +10,23 @@
 #include "ops/kernels.h"
 #include "ops/tiles.h"
 
-enum { MAX_CANDIDATES = 512, K = 1024 };
+enum { MAX_CANDIDATES = 512 };
 
 /* Outputs that share a tile, and the one that stands for them. The first that fits counts. */
 typedef struct class_row {
     const char *what;
     vkm_tile_choice limits;
-    uint32_t m, n;
+    uint32_t m, n, k;
 } class_row;
 
 static const class_row classes[] = {
-    {"decoding, 8 rows", {8, UINT64_MAX, 2, {0}}, 8, 2048},
-    {"decoding, 64 rows", {64, 1u << 18, 2, {0}}, 64, 2048},
-    {"decoding, 64 rows, wide", {64, UINT64_MAX, 2, {0}}, 64, 16384},
-    {"small outputs", {UINT32_MAX, 1u << 18, 2, {0}}, 512, 512},
-    {"middling outputs", {UINT32_MAX, 1u << 20, 2, {0}}, 1024, 1024},
-    {"large outputs", {UINT32_MAX, UINT64_MAX, 2, {0}}, 2048, 2048},
+    {"decoding, experts", {64, 1u << 15, 2, {0}}, 64, 384, 2560},
+    {"decoding, 8 rows", {8, UINT64_MAX, 2, {0}}, 8, 2048, 1024},
+    {"decoding, 64 rows", {64, 1u << 18, 2, {0}}, 64, 2048, 1024},
+    {"decoding, 64 rows, wide", {64, UINT64_MAX, 2, {0}}, 64, 16384, 1024},
+    {"small outputs", {UINT32_MAX, 1u << 18, 2, {0}}, 512, 512, 1024},
+    {"middling outputs", {UINT32_MAX, 1u << 20, 2, {0}}, 1024, 1024, 1024},
+    {"large outputs", {UINT32_MAX, UINT64_MAX, 2, {0}}, 2048, 2048, 1024},
 };
 
 typedef struct bed {
@@ -38,13 +39,13 @@ typedef struct bed {
 
 /* GFLOP of one product. */
 static double gflop_of(const class_row *row) {
-    return 2e-9 * row->m * row->n * (double)K;
+    return 2e-9 * row->m * row->n * (double)row->k;
 }
 
 static void record(vkm_stream *s, const void *arg) {
     const bed *t = arg;
-    VKM_OP(s, gemm, .a = t->x, .b = t->w, .c = t->c, .m = t->row->m, .n = t->row->n, .k = K,
-           .kpa = K, .kpb = K, .ldc = t->row->n);
+    VKM_OP(s, gemm, .a = t->x, .b = t->w, .c = t->c, .m = t->row->m, .n = t->row->n, .k = t->row->k,
+           .kpa = t->row->k, .kpb = t->row->k, .ldc = t->row->n);
 }
 
 /* Small numbers of both signs, rounded as operands are. */
@@ -63,8 +64,8 @@ static vkm_status fill(vkm_dev *dev, vkm_tensor t, uint32_t seed, vkm_err *err) 
 static vkm_status lay_out(bed *t, vkm_err *err) {
     uint64_t outputs = (uint64_t)t->row->m * t->row->n;
     vkm_plan *p = vkm_plan_new(t->b.dev);
-    vkm_plan_add(p, &t->x, VKM_BF16, vkm_op_size(t->row->m, K), "tune");
-    vkm_plan_add(p, &t->w, VKM_BF16, vkm_op_size(t->row->n, K), "tune");
+    vkm_plan_add(p, &t->x, VKM_BF16, vkm_op_size(t->row->m, t->row->k), "tune");
+    vkm_plan_add(p, &t->w, VKM_BF16, vkm_op_size(t->row->n, t->row->k), "tune");
     vkm_plan_add(p, &t->c, VKM_F32, outputs, "tune");
     t->want = vkm_calloc(outputs, 4, "outputs", err);
     t->got = vkm_calloc(outputs, 4, "outputs", err);
@@ -151,11 +152,11 @@ static vkm_status search(bed *t, vkm_tile_choice *out, int json, vkm_err *err) {
     out->tile = two[won];
     for (int i = 0; i < 2; i++) vkm_tile_write(two[i], text[i]);
     if (json)
-        printf("{\"class\":\"%s\",\"m\":%u,\"n\":%u,\"k\":%d,\"tried\":%u,\"table\":\"%s\","
+        printf("{\"class\":\"%s\",\"m\":%u,\"n\":%u,\"k\":%u,\"tried\":%u,\"table\":\"%s\","
                "\"table_seconds\":%.9g,\"tile\":\"%s\",\"seconds\":%.9g}\n",
-               row->what, row->m, row->n, K, n, text[0], seconds[0], text[won], seconds[won]);
+               row->what, row->m, row->n, row->k, n, text[0], seconds[0], text[won], seconds[won]);
     else
-        printf("%-18s %5u x %-5u %5u %-24s %9.1f  %-24s %9.1f %7.2f\n", row->what, row->m, row->n,
+        printf("%-24s %5u x %-5u %5u %-24s %9.1f  %-24s %9.1f %7.2f\n", row->what, row->m, row->n,
                n, text[0], gflop_of(row) / seconds[0], text[won], gflop_of(row) / seconds[won],
                seconds[0] / seconds[won]);
     fflush(stdout);
@@ -196,7 +197,7 @@ vkm_status vkm_cmd_tune(int argc, char **argv, vkm_err *err) {
     t.b.min_s = min_ms / 1000;
     if (vkm_stream_new(t.b.dev, &t.b.s, err)) goto done;
     if (!json)
-        printf("%-18s %13s %5s %-24s %9s  %-24s %9s %7s\n", "outputs", "", "tried", "table's tile",
+        printf("%-24s %13s %5s %-24s %9s  %-24s %9s %7s\n", "outputs", "", "tried", "table's tile",
                "GFLOP/s", "best", "GFLOP/s", "times");
     for (size_t i = 0; i < VKM_COUNTOF(classes); i++) {
         if (!strstr(classes[i].what, part)) continue;

@@ -24,7 +24,7 @@ typedef struct tile_row {
     vkm_tile tile;
 } tile_row;
 
-enum { ANY_M = UINT32_MAX };
+enum { ANY_M = UINT32_MAX, FEW = 1u << 15 };
 #define ANY UINT64_MAX
 #define PLAIN(...)                                                                                 \
     { VKM_FORM_plain, __VA_ARGS__ }
@@ -41,8 +41,10 @@ static const tile_row table[] = {
     {VKM_CLASS_CPU_DRIVER, NULL, 8, ANY, 2, PLAIN(8, 8, 8, 0, 2)},
     {VKM_CLASS_CPU_DRIVER, NULL, ANY_M, 1u << 18, 2, PLAIN(8, 16, 4, 0, 2)},
     {VKM_CLASS_CPU_DRIVER, NULL, ANY_M, ANY, 2, PLAIN(8, 16, 16, 0, 2)},
-    {VKM_CLASS_GPU, NULL, 8, ANY, 2, {VKM_FORM_split, 64, 8, 4, 8, 4}},
-    {VKM_CLASS_GPU, NULL, 64, 1u << 18, 2, {VKM_FORM_split, 64, 16, 4, 8, 4}},
+    {VKM_CLASS_GPU, NULL, 64, FEW, 2, {VKM_FORM_split, 64, 4, 4, 4, 16}},
+    {VKM_CLASS_GPU, NULL, 8, ANY, 2, {VKM_FORM_split, 64, 8, 4, 8, 8}},
+    {VKM_CLASS_GPU, NULL, 64, 1u << 16, 2, {VKM_FORM_split, 128, 8, 4, 8, 8}},
+    {VKM_CLASS_GPU, NULL, 64, 1u << 18, 2, {VKM_FORM_split, 128, 16, 4, 8, 8}},
     {VKM_CLASS_GPU, NULL, 64, 1u << 20, 2, {VKM_FORM_shared, 128, 4, 4, 8, 8}},
     {VKM_CLASS_GPU, NULL, 64, ANY, 2, {VKM_FORM_shared, 128, 8, 8, 16, 8}},
     {VKM_CLASS_GPU, NULL, ANY_M, 1u << 20, 2, {VKM_FORM_shared, 256, 4, 4, 16, 8}},
@@ -50,7 +52,9 @@ static const tile_row table[] = {
 };
 
 /* Groups of the fast tier: rows by columns of outputs, subgroups in all and along N, words of K.
- * Few rows are bound by the loads of the other operand that are on their way: long steps. */
+ * Few rows are bound by the loads of the other operand that are on their way: long steps. Few
+ * outputs are bound by the length of K, which matrices take step after step: the exact tier's tile
+ * (0 rows) has its chunks side by side. */
 typedef struct matrix_row {
     vkm_dev_class class;
     uint32_t max_m;
@@ -60,6 +64,7 @@ typedef struct matrix_row {
 
 static const matrix_row matrix_table[] = {
     {VKM_CLASS_CPU_DRIVER, ANY_M, ANY, 16, 16, 1, 1, 16},
+    {VKM_CLASS_GPU, 64, FEW, 0, 0, 0, 0, 0},
     {VKM_CLASS_GPU, 16, ANY, 16, 64, 4, 4, 64},
     {VKM_CLASS_GPU, 32, ANY, 32, 64, 4, 4, 64},
     {VKM_CLASS_GPU, 64, ANY, 64, 64, 4, 2, 32},
@@ -86,7 +91,8 @@ vkm_tile_extent vkm_tile_extent_of(vkm_tile t, vkm_matrix x) {
         return (vkm_tile_extent){rows, cols, t.rows * t.cols, 2 * t.step * (rows + cols + 32) * 4};
     }
     case VKM_FORM_split:
-        return (vkm_tile_extent){t.rows, 4 * t.across, 4 * t.rows / down, t.lanes * t.rows * 16};
+        return (vkm_tile_extent){t.rows, 4 * t.across, down < t.rows ? 4 * t.rows / down : 4,
+                                 t.lanes * t.rows * 16};
     case VKM_FORM_half:
     case VKM_FORM_bf16: {
         uint32_t rows = t.lanes / subgroup / across * t.rows * x.m, own = x.m * x.n / subgroup;
@@ -121,9 +127,9 @@ int vkm_tile_usable(vkm_tile t, vkm_matrix x) {
     if (t.form == VKM_FORM_shared)
         return t.rows % 4 == 0 && t.cols % 4 == 0 && t.rows * t.cols <= 128 && e.rows % 16 == 0 &&
                e.cols % 16 == 0 && is_one_of(t.step, 4, 8, 16);
+    uint32_t parts = t.lanes / t.across;
     return rows_of_panels && t.rows <= 32 && t.cols == 4 &&
-           4 * t.rows % (t.lanes / t.across) == 0 && e.own && e.own % 4 == 0 &&
-           is_one_of(t.step, 1, 2, 4);
+           (parts > t.rows || t.rows % parts == 0) && t.step <= 16 && !(t.step & (t.step - 1));
 }
 
 /* ---- text --------------------------------------------------------------------------------------
@@ -164,11 +170,15 @@ static int forced_tile(const vkm_dev *dev, vkm_tile *t) {
 /* ---- choice ------------------------------------------------------------------------------------
  */
 
-static vkm_tile matrix_tile(const vkm_dev *dev, uint32_t m, uint32_t n) {
-    vkm_matrix x = vkm_dev_matrix(dev);
+static const matrix_row *matrix_row_of(const vkm_dev *dev, uint32_t m, uint32_t n) {
     const matrix_row *r = matrix_table;
     while (r->class != vkm_dev_class_of(dev) || m > r->max_m || (uint64_t)m * n > r->max_outputs)
         r++;
+    return r;
+}
+
+static vkm_tile matrix_tile(const vkm_dev *dev, const matrix_row *r, uint32_t m, uint32_t n) {
+    vkm_matrix x = vkm_dev_matrix(dev);
     uint32_t high = r->subgroups / r->across * x.m, wide = r->across * x.n; /* of a matrix each */
     VKM_BUG_ON(!high || !wide, "no matrices for %u x %u outputs", m, n);
     vkm_tile t = {x.form,
@@ -185,7 +195,8 @@ static vkm_tile matrix_tile(const vkm_dev *dev, uint32_t m, uint32_t n) {
 vkm_tile vkm_tile_for(const vkm_dev *dev, uint32_t products, uint32_t m, uint32_t n) {
     vkm_tile t;
     if (forced_tile(dev, &t) || vkm_tile_chosen(dev, products, m, n, &t)) return t;
-    if (vkm_dev_matrix(dev).m && m > 8) return matrix_tile(dev, m, n);
+    const matrix_row *r = matrix_row_of(dev, m, n);
+    if (vkm_dev_matrix(dev).m && m > 8 && r->rows) return matrix_tile(dev, r, m, n);
     uint32_t i = 0;
     while (!row_fits(&table[i], dev, products, m, n)) i++;
     return table[i].tile;

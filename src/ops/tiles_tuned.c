@@ -147,7 +147,7 @@ static const grid grids[] = {
     {VKM_CLASS_CPU_DRIVER, VKM_FORM_plain, {8, 16}, {4, 8, 16, 32}, {4, 8, 16}, {NONE}, {2, 4}},
     {VKM_CLASS_CPU_DRIVER, VKM_FORM_plain, {8}, {8, 16, 32}, {4, 8, 16}, {1}, {1}},
     {VKM_CLASS_GPU, VKM_FORM_shared, {64, 128, 256}, {4, 8}, {4, 8}, {8, 16}, {4, 8, 16}},
-    {VKM_CLASS_GPU, VKM_FORM_split, {32, 64, 128, 256}, {4, 8, 16}, {4}, {4, 8, 16}, {2, 4}},
+    {VKM_CLASS_GPU, VKM_FORM_split, {32, 64, 128, 256}, {4, 8, 16}, {4}, {4, 8, 16}, {4, 8, 16}},
     {VKM_CLASS_GPU, VKM_FORM_plain, {32, 64}, {8, 16}, {4, 8}, {NONE}, {2, 4}},
     {VKM_CLASS_GPU, VKM_FORM_half, {1, 2, 4, 8}, {1, 2, 4}, {1, 2, 4}, {1, 2, 4}, {16, 32, 64}},
     {VKM_CLASS_GPU, VKM_FORM_bf16, {1, 2, 4, 8}, {1, 2, 4}, {1, 2, 4}, {1, 2, 4}, {16, 32, 64}},
