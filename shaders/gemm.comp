@@ -5,6 +5,7 @@
 
 void main() {
     precise float y[TILE_N];
-    vkm_tile_rule4(vkm_operand(pc.a, pc.m, pc.kpa, 0u), vkm_operand(pc.b, pc.n, pc.kpb, 0u), pc.k, y);
+    VKM_TILE_CLEAR(y)
+    vkm_tile_add(vkm_operand(pc.a, pc.m, pc.kpa, 0u), vkm_operand(pc.b, pc.n, pc.kpb, 0u), pc.k, y);
     VKM_FOR_FOURS(vkm_store_four(pc.c, i, j, pc.n, pc.ldc, VKM_FOUR(y)))
 }

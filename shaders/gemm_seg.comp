@@ -18,8 +18,9 @@ void main() {
         uint at_seq = 4u * min(s, pc.n_seq - 1u); /* drivers run ahead of the loop's end */
         uint row0 = LD_seqs(at_seq), len = LD_seqs(at_seq + 1u);
         precise float d[TILE_N];
-        vkm_tile_rule4(vkm_operand(pc.a, pc.m, pc.kpa, row0 / 2u),
-                       vkm_operand(pc.b, pc.n, pc.kpb, row0 / 2u), (len + 7u) / 8u * 8u, d);
+        VKM_TILE_CLEAR(d)
+        vkm_tile_add(vkm_operand(pc.a, pc.m, pc.kpa, row0 / 2u),
+                     vkm_operand(pc.b, pc.n, pc.kpb, row0 / 2u), (len + 7u) / 8u * 8u, d);
         VKM_ADD_SCALED(y, factor(s, i), d)
     }
     VKM_FOR_FOURS(vkm_store_four(pc.c, i, j, pc.n, pc.n, VKM_FOUR(y)))

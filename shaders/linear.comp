@@ -1,11 +1,11 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "linear.glsl"
-#include "tile.glsl"
 #include "linear_tile.glsl"
 
 void main() {
     precise float y[TILE_N];
+    VKM_TILE_CLEAR(y)
     vkm_linear_tile(y);
     /* a residual (m, n), or one row for all (n): a bias */
     VKM_FOR_FOURS(precise vec4 z = VKM_FOUR(y);

@@ -1,7 +1,6 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "linear_bf16.glsl"
-#include "tile.glsl"
 #include "linear_tile.glsl"
 
 /* n is even. */
@@ -19,6 +18,7 @@ void store_words(uint i, uint j, vec4 y) {
 
 void main() {
     precise float y[TILE_N];
+    VKM_TILE_CLEAR(y)
     vkm_linear_tile(y);
     VKM_FOR_FOURS(precise vec4 z = VKM_FOUR(y);
                   if (pc.has_bias != 0u) z = vkm_load_four(pc.bias, 0u, j, pc.n, pc.n) + z;

@@ -27,6 +27,7 @@ void store_pairs(uint i, uint j, vec4 y) {
 
 void main() {
     precise float y[TILE_N];
-    vkm_tile_rule4(vkm_operand(pc.a, pc.m, pc.k, 0u), vkm_operand(pc.b, pc.n, pc.k, 0u), pc.k, y);
+    VKM_TILE_CLEAR(y)
+    vkm_tile_add(vkm_operand(pc.a, pc.m, pc.k, 0u), vkm_operand(pc.b, pc.n, pc.k, 0u), pc.k, y);
     VKM_FOR_FOURS(store_pairs(i, j, VKM_FOUR(y)))
 }

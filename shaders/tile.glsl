@@ -3,12 +3,13 @@
  *   TILE_N                     outputs of an invocation; TILE_ROW_N one after the other are of a row
  *   TILE_HEIGHT                rows of a group
  *   vkm_tile_i(at), _j(at)     row and column of output `at`; columns come in fours that are neighbours
- *   vkm_tile_rule4(a, b, k, y) y[at] = rule 4 of row i of a and row j of b, over k elements, a multiple
- *                              of 8. Rows past an operand's end repeat its last ones: what comes out
- *                              there is not stored.
+ *   vkm_tile_add(a, b, k, y)   takes the sums of each chunk of 256 of k elements, a multiple of 8, of
+ *                              row i of a and row j of b into y[at] (VKM_TAKE_SUMS): from zeros on,
+ *                              rule 4. Rows past an operand's end repeat its last ones: what comes
+ *                              out there is not stored.
  * Products of bf16 values are exact, so fma is the same whether the device fuses it or not, and no
  * constant of a tile changes the order of additions in an output. The matrix form is not of the exact
- * tier: it adds in an order of the device's own. */
+ * tier: it adds in an order of the device's own, and all of k is one chunk. */
 #ifndef VKM_TILE_GLSL
 #define VKM_TILE_GLSL
 #include "words.glsl"
@@ -20,16 +21,6 @@ struct vkm_operand {
     uvec2 addr;
     uint rows, kp, k2;
 };
-
-#if defined(VKM_FORM_SHARED)
-#include "tile_shared.glsl"
-#elif defined(VKM_FORM_SPLIT)
-#include "tile_split.glsl"
-#elif defined(VKM_FORM_HALF) || defined(VKM_FORM_BF16)
-#include "tile_matrix.glsl"
-#else
-#include "tile_plain.glsl"
-#endif
 
 /* y + f * d; a denormal product or sum counts as zero. A factor of 0 adds nothing, whatever d is. */
 float vkm_add_scaled(float y, float f, float d) {
@@ -47,6 +38,21 @@ float vkm_add_scaled(float y, float f, float d) {
         [[unroll]] for (uint l = 0u; l < TILE_ROW_N; l++)                                          \
             y[at + l] = vkm_add_scaled(y[at + l], f, d[at + l]);                                   \
     }
+/* How the sums of a chunk enter the outputs; a kernel may have its own way. */
+#ifndef VKM_TAKE_SUMS
+#define VKM_TAKE_SUMS(y, sum) [[unroll]] for (uint i = 0u; i < TILE_N; i++) y[i] = y[i] + sum[i];
+#endif
+
+#if defined(VKM_FORM_SHARED)
+#include "tile_shared.glsl"
+#elif defined(VKM_FORM_SPLIT)
+#include "tile_split.glsl"
+#elif defined(VKM_FORM_HALF) || defined(VKM_FORM_BF16)
+#include "tile_matrix.glsl"
+#else
+#include "tile_plain.glsl"
+#endif
+
 /* Runs `statement` for every four outputs that are neighbours: row i, columns j to j + 3, value indices
  * at to at + 3. */
 #define VKM_FOR_FOURS(statement)                                                                   \
@@ -54,6 +60,7 @@ float vkm_add_scaled(float y, float f, float d) {
         uint i = vkm_tile_i(at), j = vkm_tile_j(at);                                               \
         statement;                                                                                 \
     }
+#define VKM_TILE_CLEAR(y) [[unroll]] for (uint i = 0u; i < TILE_N; i++) y[i] = 0.0;
 #define VKM_FOUR(y) vec4(y[at], y[at + 1u], y[at + 2u], y[at + 3u])
 /* For loads: an index that is never outside, since drivers load ahead of tests. */
 #define VKM_ROW(i) min(i, pc.m - 1u)

@@ -46,7 +46,7 @@ uint place(uint q) {
     return (q / (4u * TILE_STEP) * 16u + q % 4u * 4u) * LINE + q / 4u % TILE_STEP;
 }
 
-void vkm_tile_rule4(vkm_operand a, vkm_operand b, uint k, out float y[TILE_N]) {
+void vkm_tile_add(vkm_operand a, vkm_operand b, uint k, inout float y[TILE_N]) {
     MATRIX_SUM sum[TILE_ROWS * TILE_COLS];
     uvec4 next_a[A_LOADS], next_b[B_LOADS];
     uint id = gl_LocalInvocationID.x, words = k / 2u;
@@ -54,7 +54,6 @@ void vkm_tile_rule4(vkm_operand a, vkm_operand b, uint k, out float y[TILE_N]) {
     uint a_row = gl_SubgroupID / TILE_ACROSS * TILE_ROWS * MAT_M;
     uint b_row = gl_SubgroupID % TILE_ACROSS * TILE_COLS * MAT_N;
     int a_top = NO_TOP, b_top = NO_TOP;
-    [[unroll]] for (uint i = 0u; i < TILE_N; i++) y[i] = 0.0;
     if (k == 0u) return;
     [[unroll]] for (uint i = 0u; i < TILE_ROWS * TILE_COLS; i++) sum[i] = MATRIX_SUM(0.0);
     [[unroll]] for (uint l = 0u; l < A_LOADS; l++)
@@ -117,11 +116,13 @@ void vkm_tile_rule4(vkm_operand a, vkm_operand b, uint k, out float y[TILE_N]) {
         }
     }
     uint mine = gl_SubgroupID * MAT_M * MAT_N;
+    float sums[TILE_N];
     [[unroll]] for (uint i = 0u; i < TILE_ROWS * TILE_COLS; i++) {
         coopMatStore(sum[i], results, mine, MAT_N, gl_CooperativeMatrixLayoutRowMajor);
         subgroupBarrier();
         [[unroll]] for (uint e = 0u; e < OWN; e++)
-            y[i * OWN + e] = results[mine + own_element(e)] * unit(a_top) * unit(b_top);
+            sums[i * OWN + e] = results[mine + own_element(e)] * unit(a_top) * unit(b_top);
         subgroupBarrier();
     }
+    VKM_TAKE_SUMS(y, sums)
 }

@@ -35,7 +35,7 @@ uint vkm_tile_j(uint at) {
     return vkm_tile_col(at % TILE_COLS);
 }
 
-void vkm_tile_rule4(vkm_operand a, vkm_operand b, uint k, out precise float y[TILE_N]) {
+void vkm_tile_add(vkm_operand a, vkm_operand b, uint k, inout precise float y[TILE_N]) {
     precise float sum[TILE_N];
     VKM_PLACE a_at[(TILE_ROWS + 15u) / 16u], b_at[TILE_COLS / 4u];
     uint a_last = (a.rows - 1u) / 16u * 16u + vkm_tile_row() % 16u, b_last = (b.rows - 1u) / 4u * 4u;
@@ -45,7 +45,6 @@ void vkm_tile_rule4(vkm_operand a, vkm_operand b, uint k, out precise float y[TI
             a.addr, vkm_op_word(min(vkm_tile_row() + 16u * p, a_last), a.k2, a.kp) / 2u + own_pair);
     [[unroll]] for (uint c = 0u; c < TILE_COLS / 4u; c++)
         b_at[c] = vkm_place(b.addr, vkm_op_word(min(vkm_tile_col(4u * c), b_last), b.k2, b.kp) / 2u);
-    [[unroll]] for (uint i = 0u; i < TILE_N; i++) y[i] = 0.0;
     for (uint k0 = 0u; k0 < k; k0 += 256u) {
         [[unroll]] for (uint i = 0u; i < TILE_N; i++) sum[i] = 0.0;
         uint end = min(k0 + 256u, k) / 2u;
@@ -85,6 +84,6 @@ void vkm_tile_rule4(vkm_operand a, vkm_operand b, uint k, out precise float y[TI
                 }
             }
         }
-        [[unroll]] for (uint i = 0u; i < TILE_N; i++) y[i] = y[i] + sum[i];
+        VKM_TAKE_SUMS(y, sum)
     }
 }

@@ -26,41 +26,45 @@ uint vkm_tile_j(uint at) {
            own_sum(at) % 4u;
 }
 
-/* Four words of an operand at word w of K; zeros from `end` on, which is a multiple of 4. */
-uvec4 words(uvec2 addr, uint at, uint w, uint end) {
-    if (TILE_STEP <= 4u) return vkm_words4(addr, at + w * 4u);
-    uvec4 x = vkm_words4(addr, at + min(w, end - 1u) * 4u);
-    return w < end ? x : uvec4(0u);
-}
+const uint PANELS = (TILE_ROWS + 15u) / 16u;
 
-void vkm_tile_rule4(vkm_operand a, vkm_operand b, uint k, out precise float y[TILE_N]) {
+/* Adds n words of K from a_at and b_at on, and goes further. */
+#define ADD_WORDS(n)                                                                               \
+    {                                                                                              \
+        uvec4 z4[TILE_STEP];                                                                       \
+        [[unroll]] for (uint s = 0u; s < n; s++) z4[s] = vkm_words4(b_at, 4u * s);                 \
+        [[unroll]] for (uint s = 0u; s < n; s++) {                                                 \
+            [[unroll]] for (uint r = 0u; r < TILE_ROWS; r += 4u) {                                 \
+                uvec4 x4 = vkm_words4(a_at[r / 16u], 4u * s + r % 16u / 4u);                       \
+                [[unroll]] for (uint i = 0u; i < 16u; i++) {                                       \
+                    uint x = x4[i / 4u], z = z4[s][i % 4u], at = 4u * r + i;                       \
+                    sum[at] = fma(vkm_bf16_lo(x), vkm_bf16_lo(z), sum[at]);                        \
+                    sum[at] = fma(vkm_bf16_hi(x), vkm_bf16_hi(z), sum[at]);                        \
+                }                                                                                  \
+            }                                                                                      \
+        }                                                                                          \
+        b_at = vkm_address4(b_at, 4u * n);                                                         \
+        [[unroll]] for (uint p = 0u; p < PANELS; p++) a_at[p] = vkm_address4(a_at[p], 4u * n);     \
+    }
+
+void vkm_tile_add(vkm_operand a, vkm_operand b, uint k, inout precise float y[TILE_N]) {
     uint id = gl_LocalInvocationID.x, across = id % TILE_ACROSS, part = id / TILE_ACROSS;
-    uint row = gl_WorkGroupID.y * TILE_ROWS, a_at[(TILE_ROWS + 15u) / 16u];
+    uint row = gl_WorkGroupID.y * TILE_ROWS, a_first[PANELS];
     uint a_last = (a.rows - 1u) / 16u * 16u + row % 16u;
-    [[unroll]] for (uint p = 0u; p < (TILE_ROWS + 15u) / 16u; p++)
-        a_at[p] = vkm_op_word(min(row + 16u * p, a_last), a.k2, a.kp) / 4u;
+    [[unroll]] for (uint p = 0u; p < PANELS; p++)
+        a_first[p] = vkm_op_word(min(row + 16u * p, a_last), a.k2, a.kp) / 4u;
     uint b_col = min((gl_WorkGroupID.x * TILE_ACROSS + across) * 4u, (b.rows - 1u) / 4u * 4u);
-    uint b_at = vkm_op_word(b_col, b.k2, b.kp) / 4u;
-    [[unroll]] for (uint i = 0u; i < TILE_N; i++) y[i] = 0.0;
+    uint b_first = vkm_op_word(b_col, b.k2, b.kp) / 4u;
     uint chunks = (k + 255u) / 256u;
     for (uint c0 = 0u; c0 < chunks; c0 += TILE_SPLIT) {
         precise float sum[SUMS];
         [[unroll]] for (uint i = 0u; i < SUMS; i++) sum[i] = 0.0;
-        uint c = c0 + part, end = c < chunks ? min(128u * (c + 1u), k / 2u) : 0u;
-        for (uint w = 128u * c; w < end; w += TILE_STEP) {
-            uvec4 z4[TILE_STEP];
-            [[unroll]] for (uint s = 0u; s < TILE_STEP; s++) z4[s] = words(b.addr, b_at, w + s, end);
-            [[unroll]] for (uint s = 0u; s < TILE_STEP; s++) {
-                [[unroll]] for (uint r = 0u; r < TILE_ROWS; r += 4u) {
-                    uvec4 x4 = words(a.addr, a_at[r / 16u] + r % 16u / 4u, w + s, end);
-                    [[unroll]] for (uint i = 0u; i < 16u; i++) {
-                        uint x = x4[i / 4u], z = z4[s][i % 4u], at = 4u * r + i;
-                        sum[at] = fma(vkm_bf16_lo(x), vkm_bf16_lo(z), sum[at]);
-                        sum[at] = fma(vkm_bf16_hi(x), vkm_bf16_hi(z), sum[at]);
-                    }
-                }
-            }
-        }
+        uint c = c0 + part, w = 128u * c, end = c < chunks ? min(128u * (c + 1u), k / 2u) : 0u;
+        uvec2 a_at[PANELS], b_at = vkm_address4(b.addr, b_first + 4u * w);
+        [[unroll]] for (uint p = 0u; p < PANELS; p++)
+            a_at[p] = vkm_address4(a.addr, a_first[p] + 4u * w);
+        for (; w + TILE_STEP <= end; w += TILE_STEP) ADD_WORDS(TILE_STEP)
+        for (; TILE_STEP > 4u && w < end; w += 4u) ADD_WORDS(4u) /* K is a multiple of four words */
         barrier(); /* the last round's sums have been read */
         [[unroll]] for (uint i = 0u; i < SUMS; i++)
             chunk_sums[i * gl_WorkGroupSize.x + id] = sum[i];
@@ -68,8 +72,10 @@ void vkm_tile_rule4(vkm_operand a, vkm_operand b, uint k, out precise float y[TI
         uint parts = min(TILE_SPLIT, chunks - c0);
         for (uint p = 0u; p < parts; p++) {
             uint from = p * TILE_ACROSS + across;
+            precise float own[TILE_N];
             [[unroll]] for (uint i = 0u; i < TILE_N; i++)
-                y[i] = y[i] + chunk_sums[min(own_sum(i), SUMS - 1u) * gl_WorkGroupSize.x + from];
+                own[i] = chunk_sums[min(own_sum(i), SUMS - 1u) * gl_WorkGroupSize.x + from];
+            VKM_TAKE_SUMS(y, own)
         }
     }
 }

@@ -80,6 +80,11 @@ void vkm_store2(uvec2 addr, uint at, uvec2 x) {
 void vkm_store4(uvec2 addr, uint at, uvec4 x) {
     U32x4_W(addr).v[at] = x;
 }
+/* The address of words 4 at, ...: from there loads that lie a constant further need no sum of their own. */
+uvec2 vkm_address4(uvec2 addr, uint at) {
+    uint carry, low = uaddCarry(addr.x, at << 4, carry);
+    return uvec2(low, addr.y + (at >> 28) + carry);
+}
 #define VKM_PLACE uint
 VKM_PLACE vkm_place(uvec2 addr, uint pair) {
     return pair;

@@ -50,7 +50,7 @@ static void two_panels_of_rows(void **state) {
 
 static void staged_in_workgroup_memory(void **state) {
     (void)state;
-    gates_with("shared,256,8,8,16,8", "kernel/linear");
+    gates_with("shared,256,8,8,16,4", "kernel/linear");
     gates_with("shared,32,4,8,8,4", "kernel/gemm");
 }
 static void chunks_side_by_side(void **state) {
@@ -91,7 +91,8 @@ static void a_bad_shape_is_ignored(void **state) {
                                       "round,8,16,4,0,2",
                                       "shared,256,8,8,0,8",
                                       "shared,256,8,8,15,8",
-                                      "shared,256,16,16,16,8",
+                                      "shared,256,16,16,16,4",
+                                      "shared,256,8,8,16,8",
                                       "shared,32,4,8,16,8",
                                       "split,64,8,8,8,4",
                                       "split,256,32,4,8,4",

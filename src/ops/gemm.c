@@ -1,8 +1,9 @@
 /* Matrix products over operand panels (vk/tensor.h): gemm, linear with the experts' low-rank terms,
  * what these terms start from, and the weight gradients' product by sequences. All sums follow rule
  * 4 of the numerics contract. A product that a factor scales is canonicalised before it is added,
- * so that a denormal product counts as zero on every device. A factor of 0 adds nothing, whatever
- * the product is: here it is not even made where the whole tile has that factor. */
+ * so that a denormal product counts as zero on every device; an expert's is scaled chunk by chunk.
+ * A factor of 0 adds nothing, whatever the product is: here it is not even made where the whole
+ * tile has that factor. */
 #include "ops/gemm_tiled.h"
 #include "ops/oprow.h"
 #include "ops/rule4.h"
@@ -248,14 +249,17 @@ VKM_IN_REF void linear_tile(const vkm_args_linear *a, tile t, sums y) {
     const uint32_t *row_seq = ref_u32(a->row_seq);
     const real *scale = ref_f32(a->scale); // (n_seq, n_experts)
     for (uint32_t e = 0; e < a->n_experts; e++) {
-        uint64_t skip = (uint64_t)e * a->kper * VKM_PANEL;
         real f[TILE_ROWS];
         for (uint32_t i = 0; i < t.rows; i++) {
             uint32_t seq = row_seq[t.i0 + i];
             f[i] = seq == PADDING ? 0 : scale[(uint64_t)seq * a->n_experts + e];
         }
-        add_scaled((vkm_operand){ref_bf16(a->a2) + skip, a->kpa2},
-                   (vkm_operand){ref_bf16(a->b2) + skip, k2}, t, a->kper, f, y[0], TILE_COLS, 1);
+        for (uint32_t k = 0; k < a->kper; k += VKM_CHUNK) {
+            uint64_t skip = ((uint64_t)e * a->kper + k) * VKM_PANEL;
+            uint32_t n = a->kper - k < VKM_CHUNK ? a->kper - k : VKM_CHUNK;
+            add_scaled((vkm_operand){ref_bf16(a->a2) + skip, a->kpa2},
+                       (vkm_operand){ref_bf16(a->b2) + skip, k2}, t, n, f, y[0], TILE_COLS, 1);
+        }
     }
 }
 

@@ -41,14 +41,14 @@ static const tile_row table[] = {
     {VKM_CLASS_CPU_DRIVER, NULL, 8, ANY, 2, PLAIN(8, 8, 8, 0, 2)},
     {VKM_CLASS_CPU_DRIVER, NULL, ANY_M, 1u << 18, 2, PLAIN(8, 16, 4, 0, 2)},
     {VKM_CLASS_CPU_DRIVER, NULL, ANY_M, ANY, 2, PLAIN(8, 16, 16, 0, 2)},
-    {VKM_CLASS_GPU, NULL, 64, FEW, 2, {VKM_FORM_split, 64, 4, 4, 4, 16}},
+    {VKM_CLASS_GPU, NULL, 64, FEW, 2, {VKM_FORM_split, 256, 4, 4, 4, 16}},
     {VKM_CLASS_GPU, NULL, 8, ANY, 2, {VKM_FORM_split, 64, 8, 4, 8, 8}},
     {VKM_CLASS_GPU, NULL, 64, 1u << 16, 2, {VKM_FORM_split, 128, 8, 4, 8, 8}},
     {VKM_CLASS_GPU, NULL, 64, 1u << 18, 2, {VKM_FORM_split, 128, 16, 4, 8, 8}},
     {VKM_CLASS_GPU, NULL, 64, 1u << 20, 2, {VKM_FORM_shared, 128, 4, 4, 8, 8}},
     {VKM_CLASS_GPU, NULL, 64, ANY, 2, {VKM_FORM_shared, 128, 8, 8, 16, 8}},
     {VKM_CLASS_GPU, NULL, ANY_M, 1u << 20, 2, {VKM_FORM_shared, 256, 4, 4, 16, 8}},
-    {VKM_CLASS_GPU, NULL, ANY_M, ANY, 2, {VKM_FORM_shared, 256, 8, 8, 16, 8}},
+    {VKM_CLASS_GPU, NULL, ANY_M, ANY, 2, {VKM_FORM_shared, 256, 8, 8, 16, 4}},
 };
 
 /* Groups of the fast tier: rows by columns of outputs, subgroups in all and along N, words of K.
@@ -88,7 +88,7 @@ vkm_tile_extent vkm_tile_extent_of(vkm_tile t, vkm_matrix x) {
     switch (t.form) {
     case VKM_FORM_shared: {
         uint32_t rows = down * t.rows, cols = t.across * t.cols;
-        return (vkm_tile_extent){rows, cols, t.rows * t.cols, 2 * t.step * (rows + cols + 32) * 4};
+        return (vkm_tile_extent){rows, cols, t.rows * t.cols, t.step * (rows + cols + 16) * 16};
     }
     case VKM_FORM_split:
         return (vkm_tile_extent){t.rows, 4 * t.across, down < t.rows ? 4 * t.rows / down : 4,
