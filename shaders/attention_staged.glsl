@@ -35,16 +35,19 @@ uint lane_word(uint slice, uint i) { return slice * (DW / SLICES) + 16u * i + ac
     for (uint at_ = gl_LocalInvocationID.x; at_ < TILE * DW; at_ += LANES)                         \
         to[at_ % DW * LINE + at_ / DW] = U32_R(addr).v[row_word(at_ / DW) + at_ % DW]
 
-/* s = the products of the lane's rows of the block and of the tile. */
+/* s = the products of the lane's rows of the block and of the tile, eight words a pass. */
 #define ROW_PRODUCTS(s, block, tile_)                                                              \
     [[unroll]] for (uint i_ = 0u; i_ < N_SCORES; i_++) s[i_] = 0.0;                                \
-    for (uint w_ = 0u; w_ < DW; w_++) {                                                            \
-        uvec4 x_ = block[w_ * LINE4 + down()];                                                     \
-        [[unroll]] for (uint u_ = 0u; u_ < OTHERS; u_++) {                                         \
-            uint z_ = tile_[w_ * LINE + lane_other(u_)];                                           \
-            [[unroll]] for (uint r_ = 0u; r_ < ROWS; r_++)                                         \
-                s[r_ * OTHERS + u_] = madd2(vkm_bf16_lo(x_[r_]), vkm_bf16_hi(x_[r_]), z_,          \
-                                            s[r_ * OTHERS + u_]);                                  \
+    for (uint first_ = 0u; first_ < DW; first_ += 8u) {                                            \
+        uint block_at_ = first_ * LINE4 + down(), tile_at_ = first_ * LINE + across();             \
+        [[unroll]] for (uint w_ = 0u; w_ < 8u; w_++) {                                             \
+            uvec4 x_ = block[block_at_ + w_ * LINE4];                                              \
+            [[unroll]] for (uint u_ = 0u; u_ < OTHERS; u_++) {                                     \
+                uint z_ = tile_[tile_at_ + (w_ * LINE + 16u * u_)];                                \
+                [[unroll]] for (uint r_ = 0u; r_ < ROWS; r_++)                                     \
+                    s[r_ * OTHERS + u_] = madd2(vkm_bf16_lo(x_[r_]), vkm_bf16_hi(x_[r_]), z_,      \
+                                                s[r_ * OTHERS + u_]);                              \
+            }                                                                                      \
         }                                                                                          \
     }
 
@@ -54,7 +57,8 @@ uint lane_word(uint slice, uint i) { return slice * (DW / SLICES) + 16u * i + ac
         to[lane_other(u_) * LINE4 + down()] =                                                      \
             vec4(s[u_], s[OTHERS + u_], s[2u * OTHERS + u_], s[3u * OTHERS + u_])
 
-/* acc += shared scores of row j of the tile times the lane's columns of that row. */
+/* acc += shared scores of row j of the tile times the lane's columns of that row; of rows j < n, four a
+ * pass. */
 #define ADD_ROW(acc, scores, tile_, j, slice)                                                      \
     {                                                                                              \
         vec4 p_ = scores[(j) * LINE4 + down()];                                                    \
@@ -67,6 +71,14 @@ uint lane_word(uint slice, uint i) { return slice * (DW / SLICES) + 16u * i + ac
                 acc[a_ + 1u] = madd(p_[r_], hi_, acc[a_ + 1u]);                                    \
             }                                                                                      \
         }                                                                                          \
+    }
+#define ADD_ROWS(acc, scores, tile_, n, slice)                                                     \
+    {                                                                                              \
+        uint j_ = 0u;                                                                              \
+        for (; j_ + 4u <= n; j_ += 4u) {                                                           \
+            [[unroll]] for (uint u_ = 0u; u_ < 4u; u_++) ADD_ROW(acc, scores, tile_, j_ + u_, slice) \
+        }                                                                                          \
+        for (; j_ < n; j_++) ADD_ROW(acc, scores, tile_, j_, slice)                                \
     }
 
 /* total += acc, acc = 0 */

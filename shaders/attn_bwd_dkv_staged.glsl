@@ -61,10 +61,8 @@ void main() {
             SHARE_SCORES(ds4, dp);
             barrier();
             uint n = min(len - tile, TILE);
-            for (uint j = 0u; j < n; j++) {
-                ADD_ROW(kc, ds4, q1, j, slice);
-                ADD_ROW(vc, p4, go1, j, slice);
-            }
+            ADD_ROWS(kc, ds4, q1, n, slice)
+            ADD_ROWS(vc, p4, go1, n, slice)
             if ((tile + TILE) % CHUNK == 0u || tile + TILE >= len) {
                 FOLD(kh, kc);
                 FOLD(vh, vc);

@@ -48,7 +48,7 @@ void main() {
         SHARE_SCORES(ds4, s);
         barrier();
         uint n = min(end - tile, TILE);
-        for (uint j = 0u; j < n; j++) ADD_ROW(acc, ds4, k1, j, 0u);
+        ADD_ROWS(acc, ds4, k1, n, 0u)
         if ((tile + TILE) % CHUNK == 0u || tile + TILE >= end) FOLD(total, acc);
         barrier();
     }

@@ -1,7 +1,7 @@
 /* Group (heads, row): the form `shared` of GPUs. 2 D lanes. First TILE keys at a time are staged in
- * workgroup memory, the next ones on their way to registers, and a lane has the scores of one head; then
- * four chunks of keys stand side by side, a lane has a word of the values of one, and the chunks' sums
- * are added in their order. */
+ * workgroup memory in fp32, the next ones on their way to registers, and a lane has a key's score of one
+ * head; then four chunks of keys stand side by side, a lane has a word of the values of one, and the
+ * chunks' sums are added in their order. */
 #include "attention.glsl"
 #include "words.glsl"
 
@@ -10,14 +10,14 @@ layout(constant_id = 2) const uint R = 1u;     /* heads of a workgroup, all of o
 layout(constant_id = 3) const uint TILE = 16u; /* keys, a power of two; with R heads no more than lanes */
 const uint DW = D / 2u, DQ = D / 8u, LOCAL = 2u * D;
 const uint CHUNKS = LOCAL / DW;
-const uint LINE = DQ + 1u; /* a key as staged: neighbours meet different banks */
+const uint LINE = D / 4u + 1u; /* a key as staged: neighbours meet different banks */
 const uint LOADS = (TILE * DQ + LOCAL - 1u) / LOCAL;
 const uint OUTPUTS = (R * DW + LOCAL - 1u) / LOCAL; /* words of a lane */
 const uint WEIGHTS = CHUNKS * CHUNK;
 const uint STAGED = TILE * LINE < WEIGHTS ? WEIGHTS : TILE * LINE;
 const uint UNROLL = 8u; /* values on their way */
 
-shared uvec4 staged[STAGED]; /* keys; then the weights of a key's heads */
+shared vec4 staged[STAGED]; /* keys; then the weights of a key's heads */
 shared vec4 q4[R * D / 4u];
 shared float maxima[LOCAL];
 shared float sums[CHUNKS * R], parts[CHUNKS * R * D];
@@ -34,24 +34,32 @@ uvec4 key_quad(uint j, uint i) {
 
 float acc[2u * R], sum[R]; /* of a chunk */
 
-/* acc, sum += the lane's word of the values of keys from .. to - 1, their weights from `weights` on;
- * word: that of key `from`. */
+/* acc, sum += a word of a key's values times the weights of the heads. */
+void add_value(uint w, vec4 weights) {
+    float lo = vkm_bf16_lo(w), hi = vkm_bf16_hi(w);
+    [[unroll]] for (uint r = 0u; r < R; r++) {
+        sum[r] = add(sum[r], weights[r]);
+        acc[2u * r] = madd(weights[r], lo, acc[2u * r]);
+        acc[2u * r + 1u] = madd(weights[r], hi, acc[2u * r + 1u]);
+    }
+}
+
+/* The same for the lane's word of keys from .. to - 1, the first at `word`, their weights from
+ * `weights` on. */
 void add_values(uvec2 addr, uint word, uint from, uint to, uint weights) {
-    for (uint j = from; j < to; j += UNROLL, word += UNROLL * pc.n_kv * DW) {
+    uint j = from, at = weights, line = pc.n_kv * DW;
+    addr = vkm_address(addr, word);
+    for (; j + UNROLL <= to; j += UNROLL, at += UNROLL) {
         uint w[UNROLL];
-        [[unroll]] for (uint u = 0u; u < UNROLL; u++)
-            w[u] = U32_R(addr).v[word + min(u, to - 1u - j) * pc.n_kv * DW];
         [[unroll]] for (uint u = 0u; u < UNROLL; u++) {
-            bool exists = j + u < to;
-            uvec4 p = staged[weights + min(j + u, to - 1u) - from];
-            float lo = exists ? vkm_bf16_lo(w[u]) : 0.0, hi = exists ? vkm_bf16_hi(w[u]) : 0.0;
-            [[unroll]] for (uint r = 0u; r < R; r++) {
-                float x = exists ? uintBitsToFloat(p[r]) : 0.0;
-                sum[r] = add(sum[r], x);
-                acc[2u * r] = madd(x, lo, acc[2u * r]);
-                acc[2u * r + 1u] = madd(x, hi, acc[2u * r + 1u]);
-            }
+            w[u] = U32_R(addr).v[0];
+            addr = vkm_address(addr, line);
         }
+        [[unroll]] for (uint u = 0u; u < UNROLL; u++) add_value(w[u], staged[at + u]);
+    }
+    for (; j < to; j++, at++) {
+        add_value(U32_R(addr).v[0], staged[at]);
+        addr = vkm_address(addr, line);
     }
 }
 
@@ -82,7 +90,12 @@ void main() {
         barrier();
         [[unroll]] for (uint n = 0u; n < LOADS; n++) {
             uint at = id + n * LOCAL;
-            if (at < TILE * DQ) staged[at / DQ * LINE + at % DQ] = next[n];
+            if (at >= TILE * DQ) continue;
+            uint to = at / DQ * LINE + at % DQ * 2u;
+            uvec4 w = next[n];
+            staged[to] = vec4(vkm_bf16_lo(w.x), vkm_bf16_hi(w.x), vkm_bf16_lo(w.y), vkm_bf16_hi(w.y));
+            staged[to + 1u] =
+                vec4(vkm_bf16_lo(w.z), vkm_bf16_hi(w.z), vkm_bf16_lo(w.w), vkm_bf16_hi(w.w));
         }
         barrier();
         [[unroll]] for (uint n = 0u; n < LOADS; n++) {
@@ -91,11 +104,9 @@ void main() {
         }
         if (key < TILE && j0 + key < n_keys) {
             float s = 0.0;
-            [[unroll]] for (uint i = 0u; i < DQ; i++) {
-                uvec4 w = staged[key * LINE + i];
-                vec4 a = q4[r * (D / 4u) + 2u * i], b = q4[r * (D / 4u) + 2u * i + 1u];
-                s = madd2(a.z, a.w, w.y, madd2(a.x, a.y, w.x, s));
-                s = madd2(b.z, b.w, w.w, madd2(b.x, b.y, w.z, s));
+            [[unroll]] for (uint i = 0u; i < D / 4u; i++) {
+                vec4 a = q4[r * (D / 4u) + i], b = staged[key * LINE + i];
+                [[unroll]] for (uint e = 0u; e < 4u; e++) s = madd(a[e], b[e], s);
             }
             float y = mul(s, pc.scale);
             m = y > m ? y : m;
@@ -124,12 +135,12 @@ void main() {
     for (uint j0 = 0u; j0 < n_keys; j0 += WEIGHTS) {
         uint n = min(n_keys - j0, WEIGHTS);
         for (uint i = id; i < n; i += LOCAL) {
-            uvec4 p = uvec4(0u);
+            vec4 p = vec4(0.0);
             [[unroll]] for (uint h = 0u; h < R; h++) {
                 uint at = (head + h) * pc.max_keys + j0 + i;
                 float w = vkm_exp_weight(sub(LD_scratch(at), vkm_canon(maxima[h])));
                 ST_scratch(at, w);
-                p[h] = floatBitsToUint(w);
+                p[h] = w;
             }
             staged[i] = p;
         }

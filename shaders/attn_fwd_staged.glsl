@@ -83,7 +83,7 @@ void main() {
         uint n = min(end - tile, TILE);
         if (id < BLOCK)
             for (uint j = 0u; j < n; j++) lc = add(lc, p4[j * LINE4 + id / 4u][id % 4u]);
-        for (uint j = 0u; j < n; j++) ADD_ROW(acc, p4, v1, j, 0u);
+        ADD_ROWS(acc, p4, v1, n, 0u)
         if ((tile + TILE) % CHUNK == 0u || tile + TILE >= end) {
             l = add(l, lc);
             lc = 0.0;

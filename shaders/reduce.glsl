@@ -6,7 +6,7 @@
  *     for (uint i = gl_LocalInvocationID.x; i < n; i += 64u) acc = acc + LD_x(i);
  *     float sum = vkm_rule5_tree(acc);   // in uniform control flow; every lane gets the sum
  *
- * VKM_RULE5: the same for a unit of work (a row, a head) that VKM_LANES invocations share: 64, a
+ * VKM_RULE5: the same for a unit of work (a row, a head, a column) that VKM_LANES invocations share: 64, a
  * workgroup, or 1, which then holds all lanes. CPU drivers want 1 (a barrier costs them microseconds),
  * GPUs 64. The bits are the same. */
 #ifndef VKM_REDUCE_GLSL

@@ -43,8 +43,8 @@ const uint PANELS = (TILE_ROWS + 15u) / 16u;
                 }                                                                                  \
             }                                                                                      \
         }                                                                                          \
-        b_at = vkm_address4(b_at, 4u * n);                                                         \
-        [[unroll]] for (uint p = 0u; p < PANELS; p++) a_at[p] = vkm_address4(a_at[p], 4u * n);     \
+        b_at = vkm_address(b_at, 16u * n);                                                         \
+        [[unroll]] for (uint p = 0u; p < PANELS; p++) a_at[p] = vkm_address(a_at[p], 16u * n);     \
     }
 
 void vkm_tile_add(vkm_operand a, vkm_operand b, uint k, inout precise float y[TILE_N]) {
@@ -52,17 +52,17 @@ void vkm_tile_add(vkm_operand a, vkm_operand b, uint k, inout precise float y[TI
     uint row = gl_WorkGroupID.y * TILE_ROWS, a_first[PANELS];
     uint a_last = (a.rows - 1u) / 16u * 16u + row % 16u;
     [[unroll]] for (uint p = 0u; p < PANELS; p++)
-        a_first[p] = vkm_op_word(min(row + 16u * p, a_last), a.k2, a.kp) / 4u;
+        a_first[p] = vkm_op_word(min(row + 16u * p, a_last), a.k2, a.kp);
     uint b_col = min((gl_WorkGroupID.x * TILE_ACROSS + across) * 4u, (b.rows - 1u) / 4u * 4u);
-    uint b_first = vkm_op_word(b_col, b.k2, b.kp) / 4u;
+    uint b_first = vkm_op_word(b_col, b.k2, b.kp);
     uint chunks = (k + 255u) / 256u;
     for (uint c0 = 0u; c0 < chunks; c0 += TILE_SPLIT) {
         precise float sum[SUMS];
         [[unroll]] for (uint i = 0u; i < SUMS; i++) sum[i] = 0.0;
         uint c = c0 + part, w = 128u * c, end = c < chunks ? min(128u * (c + 1u), k / 2u) : 0u;
-        uvec2 a_at[PANELS], b_at = vkm_address4(b.addr, b_first + 4u * w);
+        uvec2 a_at[PANELS], b_at = vkm_address(b.addr, b_first + 16u * w);
         [[unroll]] for (uint p = 0u; p < PANELS; p++)
-            a_at[p] = vkm_address4(a.addr, a_first[p] + 4u * w);
+            a_at[p] = vkm_address(a.addr, a_first[p] + 16u * w);
         for (; w + TILE_STEP <= end; w += TILE_STEP) ADD_WORDS(TILE_STEP)
         for (; TILE_STEP > 4u && w < end; w += 4u) ADD_WORDS(4u) /* K is a multiple of four words */
         barrier(); /* the last round's sums have been read */

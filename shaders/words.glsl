@@ -18,6 +18,12 @@ vec4 vkm_first_of(vec4 x, uint n) {
     return vec4(n > 0u ? x.x : 0.0, n > 1u ? x.y : 0.0, n > 2u ? x.z : 0.0, n > 3u ? x.w : 0.0);
 }
 
+/* The address of word `at`: from there loads that lie a constant further need no sum of their own. */
+uvec2 vkm_address(uvec2 addr, uint at) {
+    uint carry, low = uaddCarry(addr.x, at << 2, carry);
+    return uvec2(low, addr.y + (at >> 30) + carry);
+}
+
 /* Words 2 at and 2 at + 1, words 4 at to 4 at + 3 of a buffer, which lies on a multiple of as many. */
 #ifdef VKM_FORM_WIDE
 #extension GL_EXT_shader_explicit_arithmetic_types_int64 : require
@@ -79,11 +85,6 @@ void vkm_store2(uvec2 addr, uint at, uvec2 x) {
 }
 void vkm_store4(uvec2 addr, uint at, uvec4 x) {
     U32x4_W(addr).v[at] = x;
-}
-/* The address of words 4 at, ...: from there loads that lie a constant further need no sum of their own. */
-uvec2 vkm_address4(uvec2 addr, uint at) {
-    uint carry, low = uaddCarry(addr.x, at << 4, carry);
-    return uvec2(low, addr.y + (at >> 28) + carry);
 }
 #define VKM_PLACE uint
 VKM_PLACE vkm_place(uvec2 addr, uint pair) {

@@ -96,7 +96,7 @@ vkm_launch vkm_attn_form(vkm_stream *s, vkm_launch plain, attn_grid g) {
 /* shaders/attn_decode_staged.glsl; CPU drivers are all faster without: SwiftShader 1.5 times. */
 vkm_launch vkm_attn_decode_form(vkm_stream *s, vkm_launch plain, uint32_t head_dim,
                                 uint32_t heads) {
-    uint32_t lanes = 2 * head_dim, tile = 64;
+    uint32_t lanes = 2 * head_dim, tile = 32;
     int most = choice(is_gpu(vkm_stream_dev(s)) ? SHARED : PLAIN);
     if (!stages(head_dim) || most == PLAIN) return plain;
     while (tile * heads > lanes) tile /= 2;

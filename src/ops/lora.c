@@ -88,8 +88,9 @@ void vkm_op_seq_sum(vkm_stream *s, const vkm_args_seq_sum *a) {
     vkm_args_seq_sum b = *a;
     b.seqs = vkm_need(a->seqs, 4ull * a->n_seq, "seq_sum", "seqs");
     b.acc = vkm_need(a->acc, (uint64_t)a->n_seq * a->n_cols, "seq_sum", "acc");
+    uint32_t mean = a->n_seq ? (uint32_t)(a->x.n / a->n_cols / a->n_seq) : 0;
     vkm_stream_launch(s, &vkm_kernels[VKM_K_seq_sum], &b,
-                      vkm_launch_flat((uint64_t)a->n_seq * a->n_cols, 16, 20.0 * (double)a->x.n));
+                      vkm_launch_units(s, (uint64_t)a->n_seq * a->n_cols, mean));
 }
 
 void vkm_op_rank_grad(vkm_stream *s, const vkm_args_rank_grad *a) {
@@ -104,7 +105,7 @@ void vkm_op_rank_grad(vkm_stream *s, const vkm_args_rank_grad *a) {
         vkm_need(a->pooled, (uint64_t)a->n_seq * a->n_modules * a->rank, "rank_grad", "pooled");
     vkm_stream_launch(
         s, &vkm_kernels[VKM_K_rank_grad], &b,
-        vkm_launch_flat((uint64_t)a->n_seq * a->rank, 16, 40.0 * a->n_rows * a->rank));
+        vkm_launch_units(s, (uint64_t)a->n_seq * a->rank, a->n_seq ? a->n_rows / a->n_seq : 0));
 }
 
 void vkm_op_pool_fwd(vkm_stream *s, const vkm_args_pool_fwd *a) {
@@ -114,8 +115,9 @@ void vkm_op_pool_fwd(vkm_stream *s, const vkm_args_pool_fwd *a) {
     b.seqs = vkm_need(a->seqs, 4ull * a->n_seq, "pool_fwd", "seqs");
     b.pooled =
         vkm_need(a->pooled, (uint64_t)a->n_seq * a->n_modules * a->rank, "pool_fwd", "pooled");
+    uint32_t mean = a->n_seq ? (uint32_t)(a->h.n / a->ldh / a->n_seq) : 0;
     vkm_stream_launch(s, &vkm_kernels[VKM_K_pool_fwd], &b,
-                      vkm_launch_flat((uint64_t)a->n_seq * a->rank, 16, 20.0 * (double)a->h.n));
+                      vkm_launch_units(s, (uint64_t)a->n_seq * a->rank, mean));
 }
 #endif
 

@@ -6,16 +6,6 @@
 #include "ops/norm.h"
 
 #ifndef VKM_TWIN64
-/* A unit (a row, or a head of a row) takes a workgroup of 64, or on CPU drivers one invocation
- * (VKM_LANES of shaders/reduce.glsl). */
-static vkm_launch launch_units(vkm_stream *s, uint64_t units, uint32_t n_cols) {
-    double work = 40.0 * (double)units * n_cols;
-    int gpu = vkm_dev_class_of(vkm_stream_dev(s)) == VKM_CLASS_GPU;
-    vkm_launch how = gpu ? vkm_launch_flat(units * 64, 64, work) : vkm_launch_flat(units, 16, work);
-    how.spec[1] = gpu ? 64 : 1;
-    return how;
-}
-
 void vkm_op_rmsnorm_fwd(vkm_stream *s, const vkm_args_rmsnorm_fwd *a) {
     vkm_args_rmsnorm_fwd b = *a;
     if (!a->n_rows || !a->n_cols) return;
@@ -24,7 +14,7 @@ void vkm_op_rmsnorm_fwd(vkm_stream *s, const vkm_args_rmsnorm_fwd *a) {
     b.y = vkm_need(a->y, vkm_op_size(a->n_rows, a->n_cols), "rmsnorm_fwd", "y");
     b.rstd = vkm_need(a->rstd, a->n_rows, "rmsnorm_fwd", "rstd");
     vkm_stream_launch(s, &vkm_kernels[VKM_K_rmsnorm_fwd], &b,
-                      launch_units(s, vkm_round_up(a->n_rows, 16), a->n_cols));
+                      vkm_launch_units(s, vkm_round_up(a->n_rows, 16), a->n_cols));
 }
 
 void vkm_op_rmsnorm_bwd(vkm_stream *s, const vkm_args_rmsnorm_bwd *a) {
@@ -37,7 +27,7 @@ void vkm_op_rmsnorm_bwd(vkm_stream *s, const vkm_args_rmsnorm_bwd *a) {
     b.rstd = vkm_need(a->rstd, a->n_rows, "rmsnorm_bwd", "rstd");
     b.dx = vkm_need(a->dx, n, "rmsnorm_bwd", "dx");
     vkm_stream_launch(s, &vkm_kernels[VKM_K_rmsnorm_bwd], &b,
-                      launch_units(s, a->n_rows, a->n_cols));
+                      vkm_launch_units(s, a->n_rows, a->n_cols));
 }
 
 void vkm_op_qk_fwd(vkm_stream *s, const vkm_args_qk_fwd *a) {
@@ -52,7 +42,7 @@ void vkm_op_qk_fwd(vkm_stream *s, const vkm_args_qk_fwd *a) {
     b.rows = a->has_rows ? vkm_need(a->rows, a->n_rows, "qk_fwd", "rows") : b.pos;
     b.y = vkm_need(a->y, a->has_rows ? a->y.n : n, "qk_fwd", "y");
     b.rstd = vkm_need(a->rstd, units, "qk_fwd", "rstd");
-    vkm_stream_launch(s, &vkm_kernels[VKM_K_qk_fwd], &b, launch_units(s, units, a->head_dim));
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_qk_fwd], &b, vkm_launch_units(s, units, a->head_dim));
 }
 
 void vkm_op_headnorm_bwd(vkm_stream *s, const vkm_args_headnorm_bwd *a) {
@@ -66,7 +56,7 @@ void vkm_op_headnorm_bwd(vkm_stream *s, const vkm_args_headnorm_bwd *a) {
     b.rstd = vkm_need(a->rstd, units, "headnorm_bwd", "rstd");
     b.dx = vkm_need(a->dx, vkm_op_size(a->n_rows, a->n_heads * a->head_dim), "headnorm_bwd", "dx");
     vkm_stream_launch(s, &vkm_kernels[VKM_K_headnorm_bwd], &b,
-                      launch_units(s, vkm_round_up(a->n_rows, 16) * a->n_heads, a->head_dim));
+                      vkm_launch_units(s, vkm_round_up(a->n_rows, 16) * a->n_heads, a->head_dim));
 }
 
 void vkm_op_norm_dgain(vkm_stream *s, const vkm_args_norm_dgain *a) {

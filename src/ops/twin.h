@@ -167,4 +167,14 @@ static inline vkm_launch vkm_launch_flat(uint64_t n, uint32_t local, double work
     return (vkm_launch){{vkm_div_up(groups, y ? y : 1), y, 1}, {local}, work};
 }
 
+/* A launch of units of n elements each (a row, a head, a column of a sequence): on GPUs a workgroup
+ * of 64 for each, on CPU drivers an invocation (VKM_LANES of shaders/reduce.glsl). */
+static inline vkm_launch vkm_launch_units(vkm_stream *s, uint64_t units, uint32_t n) {
+    double work = 40.0 * (double)units * n;
+    int gpu = vkm_dev_class_of(vkm_stream_dev(s)) == VKM_CLASS_GPU;
+    vkm_launch how = gpu ? vkm_launch_flat(units * 64, 64, work) : vkm_launch_flat(units, 16, work);
+    how.spec[1] = gpu ? 64 : 1;
+    return how;
+}
+
 #endif
