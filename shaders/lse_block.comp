@@ -4,24 +4,20 @@
 #include "softmath.h"
 #include "guarded.glsl"
 
-layout(constant_id = 1) const uint STAGED = 0u; /* 1: lanes load one another's blocks, so whole lines */
+/* 1: a group of 64 has 64 blocks of a row, and lanes load one another's, so whole lines */
+layout(constant_id = 1) const uint STAGED = 0u;
 
 const uint BLOCK = 256u, LANES = 64u, TILE = 32u, LINE = TILE + 1u;
 shared float tile[STAGED != 0u ? LANES * LINE : 1u];
 
-uint units, nb;
-
-uint first_of(uint i) { return i / nb * pc.n_vocab + i % nb * BLOCK; }
-uint size_of(uint i) { return min(pc.n_vocab - i % nb * BLOCK, BLOCK); }
-
-/* Columns j0 to j0 + TILE - 1 of the blocks of all lanes. */
-void stage(uint j0) {
-    uint lane = gl_LocalInvocationID.x, first = vkm_flat_id() - lane;
+/* Columns j0 to j0 + TILE - 1 of the group's blocks, of which the first begins at column `first`. */
+void stage(uint row, uint first, uint j0) {
+    uint line = gl_LocalInvocationID.x / TILE, at = gl_LocalInvocationID.x % TILE;
+    uint col = first + line * BLOCK + j0 + at, to = line * LINE + at;
     barrier();
     [[unroll]] for (uint n = 0u; n < TILE; n++) {
-        uint at = n * LANES + lane, i = min(first + at / TILE, units - 1u);
-        tile[at / TILE * LINE + at % TILE] =
-            LD_logits(first_of(i) + min(j0 + at % TILE, size_of(i) - 1u));
+        uint skip = n * (LANES / TILE);
+        tile[to + skip * LINE] = LD_logits(row * pc.n_vocab + min(col + skip * BLOCK, pc.n_vocab - 1u));
     }
     barrier();
 }
@@ -29,7 +25,7 @@ void stage(uint j0) {
 /* Runs `statement` for every logit x of the lane's block, in ascending order. */
 #define FOR_LOGITS(x, statement)                                                                   \
     for (uint j0 = 0u; j0 < (STAGED != 0u ? BLOCK : 1u); j0 += TILE) {                             \
-        if (STAGED != 0u) stage(j0);                                                               \
+        if (STAGED != 0u) stage(row, group_first, j0);                                             \
         uint end = STAGED == 0u ? n : n - min(n, j0);                                              \
         for (uint j = 0u; j < (STAGED == 0u ? end : min(end, TILE)); j++) {                        \
             float x = STAGED != 0u ? tile[gl_LocalInvocationID.x * LINE + j] : LD_logits(first + j); \
@@ -37,12 +33,17 @@ void stage(uint j0) {
         }                                                                                          \
     }
 
-/* One invocation a (row, block): the sums are sequential. */
+/* One invocation a block of a row: the sums are sequential. */
 void main() {
-    nb = (pc.n_vocab + BLOCK - 1u) / BLOCK;
-    units = pc.n_rows * nb;
-    uint i = min(vkm_flat_id(), units - 1u), first = first_of(i), n = size_of(i);
-    if (STAGED == 0u && vkm_flat_id() >= units) return;
+    uint nb = (pc.n_vocab + BLOCK - 1u) / BLOCK, lane = gl_LocalInvocationID.x;
+    uint per_row = STAGED == 0u ? nb : (nb + LANES - 1u) / LANES * LANES; /* invocations */
+    uint row = (vkm_flat_id() - (STAGED == 0u ? 0u : lane)) / per_row;
+    uint block = vkm_flat_id() - row * per_row, group_first = (block - lane) * BLOCK;
+    bool live = row < pc.n_rows && block < nb;
+    if (STAGED == 0u && !live) return;
+    row = min(row, pc.n_rows - 1u);
+    block = min(block, nb - 1u);
+    uint first = row * pc.n_vocab + block * BLOCK, n = min(pc.n_vocab - block * BLOCK, BLOCK);
     float m = LD_logits(first);
     FOR_LOGITS(x, m = x > m ? x : m)
     precise float l = 0.0, s = 0.0;
@@ -52,8 +53,8 @@ void main() {
         l = l + e;
         s = s + (e == 0.0 ? 0.0 : mulc(e, d));
     })
-    if (vkm_flat_id() >= units) return;
-    ST_mb(i, m);
-    ST_lb(i, l);
-    ST_sb(i, s);
+    if (!live) return;
+    ST_mb(row * nb + block, m);
+    ST_lb(row * nb + block, l);
+    ST_sb(row * nb + block, s);
 }

@@ -6,8 +6,9 @@
 #include <cmocka.h>
 #include <stdlib.h>
 
-#include "ops/tiles.h"
+#include "ops/tiles_private.h"
 #include "verify/verify.h"
+#include "vk/backend.h"
 
 static vkm_dev *dev;
 
@@ -77,6 +78,25 @@ static void kernels_of_gpus(void **state) {
     vkm_dev_close(gpu);
 }
 
+/* Matrices as NVIDIA, AMD and Intel have them, for subgroups of 16 to 64. */
+static void every_matrix_has_a_tile(void **state) {
+    (void)state;
+    static const vkm_matrix matrices[] = {
+        {VKM_FORM_half, 16, 16, 16, 32}, {VKM_FORM_half, 16, 16, 16, 64},
+        {VKM_FORM_half, 16, 8, 16, 32},  {VKM_FORM_half, 16, 8, 8, 32},
+        {VKM_FORM_half, 8, 16, 16, 16},  {VKM_FORM_half, 8, 16, 16, 32},
+        {VKM_FORM_bf16, 16, 16, 32, 32}, {VKM_FORM_bf16, 16, 16, 32, 64},
+    };
+    static const uint32_t sizes[] = {1, 8, 16, 17, 33, 64, 65, 400, 2560, 9728, 151936};
+    for (size_t i = 0; i < VKM_COUNTOF(matrices); i++)
+        for (size_t m = 0; m < VKM_COUNTOF(sizes); m++)
+            for (size_t n = 0; n < VKM_COUNTOF(sizes); n++) {
+                vkm_dev gpu = {.class = VKM_CLASS_GPU, .matrix = matrices[i]};
+                vkm_tile t = vkm_tile_for(&gpu, 2, sizes[m], sizes[n]);
+                assert_true(vkm_tile_usable(t, matrices[i]));
+            }
+}
+
 static void a_bad_shape_is_ignored(void **state) {
     (void)state;
     if (!dev) skip();
@@ -108,10 +128,13 @@ static void a_bad_shape_is_ignored(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tile_of_gpus),          cmocka_unit_test(lanes_share_rows),
-        cmocka_unit_test(two_panels_of_rows),    cmocka_unit_test(staged_in_workgroup_memory),
-        cmocka_unit_test(chunks_side_by_side),   cmocka_unit_test(kernels_of_gpus),
-        cmocka_unit_test(a_bad_shape_is_ignored)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(tile_of_gpus),
+                                       cmocka_unit_test(lanes_share_rows),
+                                       cmocka_unit_test(every_matrix_has_a_tile),
+                                       cmocka_unit_test(two_panels_of_rows),
+                                       cmocka_unit_test(staged_in_workgroup_memory),
+                                       cmocka_unit_test(chunks_side_by_side),
+                                       cmocka_unit_test(kernels_of_gpus),
+                                       cmocka_unit_test(a_bad_shape_is_ignored)};
     return cmocka_run_group_tests(tests, open_device, close_device);
 }

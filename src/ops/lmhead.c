@@ -9,13 +9,13 @@
 #include "ops/lmhead.h"
 
 #ifndef VKM_TWIN64
-/* On a GPU 64 lanes share the lines of memory that they load, or a row; one of a CPU driver works
- * by itself. `share` is the shaders' constant. */
-static vkm_launch launch_shared(vkm_stream *s, uint64_t units, uint32_t gpu_lanes, uint32_t share,
+/* On a GPU 64 lanes share the lines of memory that they load, or a row: on_gpu invocations in all;
+ * one of a CPU driver works by itself. `share` is the shaders' constant. */
+static vkm_launch launch_shared(vkm_stream *s, uint64_t units, uint64_t on_gpu, uint32_t share,
                                 double work) {
     if (vkm_dev_class_of(vkm_stream_dev(s)) != VKM_CLASS_GPU)
         return vkm_launch_flat(units, 8, work);
-    vkm_launch how = vkm_launch_flat(units * gpu_lanes, 64, work);
+    vkm_launch how = vkm_launch_flat(on_gpu, 64, work);
     how.spec[1] = share;
     return how;
 }
@@ -27,8 +27,9 @@ void vkm_op_lse_block(vkm_stream *s, const vkm_args_lse_block *a) {
     b.mb = vkm_need(a->mb, n * nb, "lse_block", "mb");
     b.lb = vkm_need(a->lb, n * nb, "lse_block", "lb");
     b.sb = vkm_need(a->sb, n * nb, "lse_block", "sb");
-    vkm_stream_launch(s, &vkm_kernels[VKM_K_lse_block], &b,
-                      launch_shared(s, n * nb, 1, 1, 40.0 * (double)n * a->n_vocab));
+    vkm_stream_launch(
+        s, &vkm_kernels[VKM_K_lse_block], &b,
+        launch_shared(s, n * nb, n * vkm_round_up(nb, 64), 1, 40.0 * (double)n * a->n_vocab));
 }
 
 void vkm_op_lse_combine(vkm_stream *s, const vkm_args_lse_combine *a) {
@@ -44,7 +45,7 @@ void vkm_op_lse_combine(vkm_stream *s, const vkm_args_lse_combine *a) {
     b.logp = vkm_need(a->logp, n, "lse_combine", "logp");
     b.entropy = vkm_need(a->entropy, n, "lse_combine", "entropy");
     vkm_stream_launch(s, &vkm_kernels[VKM_K_lse_combine], &b,
-                      launch_shared(s, n, 64, 64, 60.0 * (double)(n * nb) + 100.0 * (double)n));
+                      launch_shared(s, n, n * 64, 64, 60.0 * (double)(n * nb) + 100.0 * (double)n));
 }
 
 void vkm_op_logits_bwd(vkm_stream *s, const vkm_args_logits_bwd *a) {

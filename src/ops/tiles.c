@@ -24,7 +24,7 @@ typedef struct tile_row {
     vkm_tile tile;
 } tile_row;
 
-enum { ANY_M = UINT32_MAX, FEW = 1u << 15 };
+enum { ANY_M = UINT32_MAX, FEW = 1u << 15, MAX_LANES = 256 };
 #define ANY UINT64_MAX
 #define PLAIN(...)                                                                                 \
     { VKM_FORM_plain, __VA_ARGS__ }
@@ -111,7 +111,8 @@ static int is_one_of(uint32_t x, uint32_t a, uint32_t b, uint32_t c) {
 
 int vkm_tile_usable(vkm_tile t, vkm_matrix x) {
     enum { SHARED_BYTES = 32 << 10 }; /* that every device has */
-    if (!t.lanes || t.lanes > 256 || !t.rows || t.rows > 64 || !t.cols || t.cols > 32) return 0;
+    if (!t.lanes || t.lanes > MAX_LANES || !t.rows || t.rows > 64 || !t.cols || t.cols > 32)
+        return 0;
     int rows_of_panels = t.rows == 4 || t.rows == 8 || t.rows % 16 == 0;
     if (t.form == VKM_FORM_plain)
         return rows_of_panels && t.cols % 4 == 0 && t.across <= 1 && is_one_of(t.step, 1, 2, 4);
@@ -179,13 +180,18 @@ static const matrix_row *matrix_row_of(const vkm_dev *dev, uint32_t m, uint32_t 
 
 static vkm_tile matrix_tile(const vkm_dev *dev, const matrix_row *r, uint32_t m, uint32_t n) {
     vkm_matrix x = vkm_dev_matrix(dev);
-    uint32_t high = r->subgroups / r->across * x.m, wide = r->across * x.n; /* of a matrix each */
+    uint32_t subgroups = r->subgroups, across = r->across;
+    while (subgroups * x.subgroup > MAX_LANES) { /* of 64, as on AMD's */
+        if (across * 2 > subgroups) across /= 2;
+        subgroups /= 2;
+    }
+    uint32_t high = subgroups / across * x.m, wide = across * x.n; /* of a matrix each */
     VKM_BUG_ON(!high || !wide, "no matrices for %u x %u outputs", m, n);
     vkm_tile t = {x.form,
-                  r->subgroups * x.subgroup,
+                  subgroups * x.subgroup,
                   vkm_div_up(r->rows, high),
                   vkm_div_up(r->cols, wide),
-                  r->across,
+                  across,
                   r->step};
     VKM_BUG_ON(!vkm_tile_usable(t, x), "a tile of %u x %u x %u matrices for %u x %u outputs", x.m,
                x.n, x.k, m, n);
