@@ -31,7 +31,7 @@ void main() {
     }
     if (first >= len) return;
 
-    float s[N_SCORES], dp[N_SCORES];
+    float s[N_SCORES], dp[N_SCORES], m[OTHERS], l[OTHERS], dr[OTHERS];
     float kc[ROWS * COLS], kh[ROWS * COLS], kt[ROWS * COLS];
     float vc[ROWS * COLS], vh[ROWS * COLS], vt[ROWS * COLS];
     uint group = pc.n_heads / pc.n_kv;
@@ -47,15 +47,21 @@ void main() {
         for (tile = first; tile < len; tile += TILE) {
             STAGE_TILE(q1, pc.q, query_word);
             STAGE_TILE(go1, pc.do_, query_word);
+            [[unroll]] for (uint u = 0u; u < OTHERS; u++) {
+                uint stat = query(lane_other(u));
+                m[u] = LD_m(stat);
+                l[u] = LD_l(stat);
+                dr[u] = LD_dr(stat);
+            }
             barrier();
             ROW_PRODUCTS(s, k4, q1);
             ROW_PRODUCTS(dp, v4, go1);
             [[unroll]] for (uint i = 0u; i < N_SCORES; i++) {
-                uint u = lane_other(i % OTHERS), stat = query(u), t = tile + u;
+                uint u = i % OTHERS, t = tile + lane_other(u);
                 bool seen = t >= min(first + lane_row(i / OTHERS), last) && t <= last;
-                float p = weight(s[i], pc.scale, LD_m(stat), LD_l(stat));
+                float p = weight(s[i], pc.scale, m[u], l[u]);
                 s[i] = seen ? unpack_bf16(vkm_bf16z(p)) : 0.0;
-                dp[i] = seen ? score_grad(p, dp[i], LD_dr(stat)) : 0.0;
+                dp[i] = seen ? score_grad(p, dp[i], dr[u]) : 0.0;
             }
             SHARE_SCORES(p4, s);
             SHARE_SCORES(ds4, dp);
