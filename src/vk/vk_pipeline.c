@@ -262,7 +262,11 @@ static void make(vk_dev *vk, order *o) {
     };
     double start = vkm_now_s();
     o->result = vkCreateComputePipelines(vk->device, vk->cache, 1, &info, NULL, &p->handle);
-    vkm_debug("pipeline %s: %.0f ms", k->kernel->name, 1e3 * (vkm_now_s() - start));
+    char constants[VKM_MAX_SPEC * 12] = "";
+    for (size_t i = 0, at = 0; i < VKM_MAX_SPEC; i++)
+        at += (size_t)snprintf(constants + at, sizeof constants - at, " %u", p->spec[i]);
+    vkm_debug("pipeline %s.%s%s: %.0f ms", k->kernel->name, vkm_form_name(k->form), constants,
+              1e3 * (vkm_now_s() - start));
 }
 
 /* Whoever is free takes the next; the cache locks itself. */
