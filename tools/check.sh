@@ -22,6 +22,7 @@ stage() {
     if "$@" >$logs/$name.log 2>&1; then
         passed=$((passed + 1))
         echo "ok      $((SECONDS - start)) s"
+        grep '^SKIP: ' $logs/$name.log
     else
         failed=$((failed + 1))
         echo "FAILED  $((SECONDS - start)) s, the end of $logs/$name.log:"
@@ -83,10 +84,14 @@ same_hash() {
         same $logs/tiny-lavapipe.txt $logs/tiny-cpu.txt && cat $logs/hash-cpu.txt $logs/tiny-cpu.txt
 }
 
+# The exact kernels of a GPU keep their sums in registers.
+gpu_compile() { tools/gpu_stats.sh / mini && tools/gpu_stats.sh attn qwen3-0.6b; }
+
 stage build build default
 if [ $failed = 0 ]; then
     stage tests ctest --test-dir build -j "$jobs" --output-on-failure --timeout 600
     stage verify build/vkmoe verify --device lavapipe --validate
+    stage gpu-compile gpu_compile
     stage same-hash same_hash
     stage clang build clang
     stage format format
