@@ -40,7 +40,8 @@ uint vkm_group_id() { return gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGrou
 uint vkm_unit_id() { return VKM_LANES == 1u ? vkm_flat_id() : vkm_group_id(); }
 uint vkm_unit_lane() { return VKM_LANES == 1u ? 0u : gl_LocalInvocationID.x; }
 
-/* float total = the sum of `term`, an expression in i, over i < n; n may differ between units. */
+/* float total = the sum of `term`, an expression in i, over i < n; n may differ between units. Of 64 lanes
+ * each has eight terms on their way at once: for a few rows that is all that keeps a GPU's memory busy. */
 #define VKM_RULE5(total, i, n, term)                                                               \
     float total;                                                                                   \
     if (VKM_LANES == 1u) {                                                                         \
@@ -50,8 +51,14 @@ uint vkm_unit_lane() { return VKM_LANES == 1u ? 0u : gl_LocalInvocationID.x; }
         total = total##_lane[0];                                                                   \
     } else {                                                                                       \
         precise float total##_acc = 0.0;                                                           \
-        for (uint i = gl_LocalInvocationID.x; i < (n); i += 64u)                                   \
-            total##_acc = total##_acc + (term);                                                    \
+        uint i = gl_LocalInvocationID.x;                                                           \
+        while (i + 448u < (n)) {                                                                   \
+            float total##_terms[8];                                                                \
+            [[unroll]] for (uint u_ = 0u; u_ < 8u; u_++, i += 64u) total##_terms[u_] = term;       \
+            [[unroll]] for (uint u_ = 0u; u_ < 8u; u_++)                                           \
+                total##_acc = total##_acc + total##_terms[u_];                                     \
+        }                                                                                          \
+        for (; i < (n); i += 64u) total##_acc = total##_acc + (term);                              \
         total = vkm_rule5_tree(total##_acc);                                                       \
     }
 
