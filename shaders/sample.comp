@@ -10,12 +10,13 @@
  * hence few passes over the row, unrolled, and 64 lanes for a large vocabulary. */
 const uint LIST = 128u;
 const uint ALL = 0xffffffffu;
-const uint SPAN = gl_WorkGroupSize.x > 64u ? 4u : 1u; /* blocks a scan takes at once: of 256 lanes */
+const uint BLOCKS = 1024u; /* that a scan lists */
 const uint SEGMENTS = 64u; /* that all lanes weigh together */
 /* What a scan does with the tokens it finds. */
 const uint COUNT = 0u, GATHER = 1u, BINS = 2u;
 
-shared uint sh_lo, sh_hi, sh_n, sh_token, sh_max;
+shared uint sh_lo, sh_hi, sh_n, sh_token, sh_max, sh_n_live;
+shared uint sh_block[BLOCKS];
 shared uint sh_id[LIST], sh_key[LIST], sh_weight[LIST];
 shared uint sh_rank[LIST], sh_above_lo[LIST], sh_above_hi[LIST];
 shared uint sh_bin_lo[256], sh_bin_hi[256];
@@ -69,28 +70,28 @@ uvec2 merge(uvec2 w) {
     return uvec2(sh_lo, sh_hi);
 }
 
-/* Tokens of the set (key > at) or (key == at and id < below) with key >= least. BINS: only keys that
- * begin with `prefix`, into the bin of the digit at `shift`. */
+/* Tokens of the set (key > at) or (key == at and id < below) with key >= least, of the blocks whose maximum
+ * reaches that. BINS: only keys that begin with `prefix`, into the bin of the digit at `shift`. */
 void scan(uint what, uint least, uint at, uint below, uint shift, uint prefix, bool by_weight) {
-    for (uint b = 0u; b < nb; b += SPAN) {
-        bool live[SPAN], any_live = false;
-        [[unroll]] for (uint u = 0u; u < SPAN; u++) {
-            live[u] = key_of(LD_mb(row * nb + min(b + u, nb - 1u))) >= least;
-            any_live = any_live || live[u];
-        }
-        if (!any_live) continue;
-        uint end = min((b + SPAN) * 256u, pc.n_vocab);
-        for (uint i0 = b * 256u + lane; i0 < end; i0 += 4u * lanes) {
+    for (uint b0 = 0u; b0 < nb; b0 += BLOCKS) {
+        barrier();
+        if (lane == 0u) sh_n_live = 0u;
+        barrier();
+        for (uint b = b0 + lane; b < min(b0 + BLOCKS, nb); b += lanes)
+            if (key_of(LD_mb(row * nb + b)) >= least) sh_block[atomicAdd(sh_n_live, 1u)] = b;
+        barrier();
+        uint n = sh_n_live * 256u; /* tokens of these blocks, one block behind the other */
+        for (uint e0 = lane; e0 < n; e0 += 4u * lanes) {
             float found[4];
-            [[unroll]] for (uint u = 0u; u < 4u; u++)
-                if (live[SPAN == 1u ? 0u : u])
-                    found[u] = LD_logits(row * pc.n_vocab + min(i0 + u * lanes, pc.n_vocab - 1u));
+            uint ids[4];
             [[unroll]] for (uint u = 0u; u < 4u; u++) {
-                uint i = i0 + u * lanes;
-                if (i >= end) break;
-                if (!live[SPAN == 1u ? 0u : u]) continue;
-                float x = found[u];
-                uint k = key_of(x);
+                uint e = min(e0 + u * lanes, n - 1u);
+                ids[u] = sh_block[e / 256u] * 256u + e % 256u;
+                found[u] = LD_logits(row * pc.n_vocab + min(ids[u], pc.n_vocab - 1u));
+            }
+            [[unroll]] for (uint u = 0u; u < 4u; u++) {
+                uint i = ids[u], k = key_of(found[u]);
+                if (e0 + u * lanes >= n || i >= pc.n_vocab) continue;
                 if (k < least || k < at || (k == at && i >= below)) continue;
                 if (what == COUNT) {
                     reach_near += uvec4(greaterThanEqual(uvec4(k), near));
@@ -100,10 +101,10 @@ void scan(uint what, uint least, uint at, uint below, uint shift, uint prefix, b
                     uint c = min(atomicAdd(sh_n, 1u), LIST - 1u);
                     sh_id[c] = i;
                     sh_key[c] = k;
-                    sh_weight[c] = weight_of(x);
+                    sh_weight[c] = weight_of(found[u]);
                 }
                 if (what == BINS && (shift == 24u || k >> (shift + 8u) == prefix)) {
-                    uint bin = (k >> shift) & 255u, w = by_weight ? weight_of(x) : 1u;
+                    uint bin = (k >> shift) & 255u, w = by_weight ? weight_of(found[u]) : 1u;
                     uint old = atomicAdd(sh_bin_lo[bin], w);
                     if (old + w < old) atomicAdd(sh_bin_hi[bin], 1u);
                 }
@@ -112,8 +113,28 @@ void scan(uint what, uint least, uint at, uint below, uint shift, uint prefix, b
     }
 }
 
-/* Looks for a key that at least k and at most LIST tokens reach: eight distances from the maximum a
- * pass. Another pass is cheaper than a long list. */
+/* The k-th largest of the blocks' maxima, k of them at least: so many tokens reach it, and of some
+ * hundred blocks not many more. */
+uint block_bound(uint k) {
+    barrier();
+    for (uint b = lane; b < nb; b += lanes) sh_block[b] = key_of(LD_mb(row * nb + b));
+    barrier();
+    for (uint b0 = lane; b0 < nb; b0 += 4u * lanes) {
+        uvec4 b = min(b0 + lanes * uvec4(0u, 1u, 2u, 3u), nb - 1u), rank = uvec4(0u);
+        uvec4 key = uvec4(sh_block[b.x], sh_block[b.y], sh_block[b.z], sh_block[b.w]);
+        for (uint j = 0u; j < nb; j++) {
+            uvec4 other = uvec4(sh_block[j]);
+            rank += uvec4(greaterThan(other, key)) | (uvec4(equal(other, key)) & uvec4(lessThan(uvec4(j), b)));
+        }
+        [[unroll]] for (uint u = 0u; u < 4u; u++)
+            if (rank[u] == k - 1u) sh_n_live = key[u];
+    }
+    barrier();
+    return sh_n_live;
+}
+
+/* Looks for a key that at least k and at most LIST tokens reach, with few blocks: eight distances from the
+ * maximum a pass. Another pass is cheaper than a long list. */
 bool find_list(uint k, inout uint at) {
     uint enough = max(k + k / 2u, 24u), best = ALL;
     float below = 0.0, reached = 0.0; /* distances that fewer than k, at least k tokens are within */
@@ -174,12 +195,13 @@ void before(uvec4 c, uint n, bool by_value, out uvec4 rank, out uvec4 lo, out uv
     }
 }
 
-/* Draws from the tokens with key >= at, at most LIST of them and at least top_k. A lane takes four
+/* Draws from the tokens with key >= at, at least top_k; ALL if they are more than LIST. A lane takes four
  * tokens at a time. */
 uint draw_listed(uint at, uint top_k, uint top_p, uint min_weight, uint random) {
     scan(GATHER, at, at, ALL, 0u, 0u, false);
     barrier();
-    uint n = min(sh_n, LIST);
+    uint n = sh_n;
+    if (n > LIST) return ALL;
     uvec4 rank, lo, hi, each = lanes * uvec4(0u, 1u, 2u, 3u);
     uvec2 in_top_k = uvec2(0u), kept = uvec2(0u);
     for (uint c0 = lane; c0 < n; c0 += 4u * lanes) {
@@ -384,11 +406,17 @@ void main() {
     uint random = vkm_random4(LD_params(0u), LD_params(1u), VKM_RNG_SAMPLE, LD_params(2u), rollout, n_own,
                               LD_params(3u)).x;
 
-    uint at = 0u, below = ALL, token;
+    uint at = 0u, below = ALL, token = ALL;
     if (top_k >= pc.n_vocab) top_k = 0u;
-    if (top_k != 0u && top_k <= LIST && find_list(top_k, at)) {
-        token = draw_listed(at, top_k, top_p, min_weight, random);
-    } else {
+    if (top_k != 0u && top_k <= LIST) {
+        bool listed = true;
+        if (top_k <= nb && nb <= BLOCKS)
+            at = block_bound(top_k);
+        else
+            listed = find_list(top_k, at);
+        if (listed) token = draw_listed(at, top_k, top_p, min_weight, random);
+    }
+    if (token == ALL) {
         at = 0u;
         for (uint by_weight = 0u; by_weight < 2u; by_weight++) {
             uint goal = by_weight == 0u ? top_k : top_p;
