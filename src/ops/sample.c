@@ -117,6 +117,41 @@ static void shrink(const row_view *v, kept_set *s, uint64_t goal, int by_weight)
     *s = (kept_set){v->key[c[i]], c[i] + 1};
 }
 
+/* The k-th largest of n keys. */
+static uint32_t kth_largest(const uint32_t *key, uint32_t n, uint32_t k) {
+    uint32_t least = 0;
+    for (uint32_t bit = 1u << 31; bit; bit >>= 1) {
+        uint32_t reach = 0;
+        for (uint32_t i = 0; i < n; i++) reach += key[i] >= (least | bit);
+        if (reach >= k) least |= bit;
+    }
+    return least;
+}
+
+/* Keeps of n tokens' keys, in ascending order, those that may be among the k largest: that reach
+ * the k-th largest of the maxima of GROUP neighbours, which k tokens do. id: whose they are.
+ * Returns how many. */
+static uint32_t keep_candidates(uint32_t *key, uint32_t *id, uint32_t *scratch, uint32_t n,
+                                uint32_t k) {
+    enum { GROUP = 16 };
+    uint32_t groups = vkm_div_up(n, GROUP), least = 0, kept = 0;
+    for (uint32_t g = 0; g < groups; g++) {
+        uint32_t end = n - g * GROUP < GROUP ? n : (g + 1) * GROUP, most = 0;
+        for (uint32_t i = g * GROUP; i < end; i++) most = key[i] > most ? key[i] : most;
+        scratch[g] = most;
+    }
+    if (k && k <= groups) least = kth_largest(scratch, groups, k);
+    for (uint32_t g = 0; g < groups; g++) {
+        uint32_t end = n - g * GROUP < GROUP ? n : (g + 1) * GROUP;
+        for (uint32_t i = g * GROUP; i < end && scratch[g] >= least; i++) {
+            if (key[i] < least) continue;
+            key[kept] = key[i];
+            id[kept++] = i;
+        }
+    }
+    return kept;
+}
+
 /* floor(fraction * x / 2^32), x < 2^63. */
 static uint64_t scale(uint32_t fraction, uint64_t x) {
     return (x >> 32) * fraction + (((x & 0xffffffffu) * fraction) >> 32);
@@ -163,7 +198,8 @@ static inline uint32_t draw_token(const row_view *v, const uint32_t *params, uin
 VKM_REF(sample) {
     uint32_t n_vocab = a->n_vocab, nb = vkm_n_blocks(n_vocab);
     const uint32_t *params = ref_u32(a->params), *eos = ref_u32(a->eos);
-    uint32_t *key = malloc(12ull * n_vocab), *weight = key + n_vocab;
+    uint32_t *key = malloc(16ull * n_vocab), *weight = key + n_vocab;
+    uint32_t *scratch = weight + n_vocab, *id = scratch + n_vocab;
     VKM_BUG_ON(!key, "no memory for a row of %u logits", n_vocab);
     real inv_t = vkm_from_bits(params[INV_T]);
     FOR_PART(r, a->n_rows) {
@@ -175,11 +211,17 @@ VKM_REF(sample) {
         for (uint32_t b = 1; b < nb; b++) m = mb[b] > m ? mb[b] : m;
         for (uint32_t b = 0; b < nb; b++) l = l + mulc(lb[b], vkm_exp(subc(mb[b], m)));
         for (uint32_t i = 0; i < n_vocab; i++) key[i] = key_of(x[i]);
-        for (uint32_t i = 0; i < n_vocab; i++) weight[i] = weight_of(x[i], m, inv_t);
+        row_view v = {key, weight, scratch, n_vocab};
+        if (params[TOP_K]) {
+            v.n = keep_candidates(key, id, scratch, n_vocab, params[TOP_K]);
+            for (uint32_t i = 0; i < v.n; i++) weight[i] = weight_of(x[id[i]], m, inv_t);
+        } else {
+            for (uint32_t i = 0; i < n_vocab; i++) weight[i] = weight_of(x[i], m, inv_t);
+        }
         vkm_u4 random = vkm_random4(params[SEED_LO], params[SEED_HI], VKM_RNG_SAMPLE, params[STEP],
                                     state[VKM_ROW_ROLLOUT], n_own, params[DRAW]);
-        row_view v = {key, weight, weight + n_vocab, n_vocab};
         uint32_t token = draw_token(&v, params, random.x);
+        if (params[TOP_K]) token = id[token];
         uint64_t at = (uint64_t)state[VKM_ROW_ROLLOUT] * a->max_new + n_own;
         ref_u32(a->tokens)[at] = token;
         ref_f32(a->logp)[at] = subc(subc(x[token], m), vkm_log(l));
