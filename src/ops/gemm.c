@@ -203,13 +203,13 @@ VKM_REF(lora_down) {
             for (uint32_t r = 0; r < live; r++) {
                 const real *from = y[i0 + r];
                 for (uint32_t j = 0; j < t.cols; j++) v[r][j] = canon(from[j]);
-                for (uint32_t j = 0; j < t.cols; j += 4) {
+                for (uint32_t j = 0; j + 4 <= t.cols; j += 4) {
                     v[r][j + 2] = v[r][j + 2] + v[r][j];
                     v[r][j + 3] = v[r][j + 3] + v[r][j + 1];
                 }
                 if (!a->has_h) continue;
                 real *h = ref_f32(a->h) + ((uint64_t)(t.i0 + i0 + r) * a->n + t.j0) / 2; // (m, n/2)
-                for (uint32_t j = 0; j < t.cols; j += 4) {
+                for (uint32_t j = 0; j + 4 <= t.cols; j += 4) {
                     h[j / 2] = canon(v[r][j + 2]);
                     h[j / 2 + 1] = canon(v[r][j + 3]);
                 }
