@@ -87,27 +87,22 @@ static int contains(const row_view *v, kept_set s, uint32_t i) {
 }
 
 /* Shrinks a set to its shortest prefix that measures at least `goal`, in tokens or in weight.
- * Candidates for its last token are halved by key until they are equal, then taken by id. */
+ * Candidates for its last token are told apart by a digit of the key after the other, then by id.
+ */
 static void shrink(const row_view *v, kept_set *s, uint64_t goal, int by_weight) {
     uint32_t n = 0, *c = v->scratch;
-    for (uint32_t i = 0; i < v->n; i++)
-        if (contains(v, *s, i)) c[n++] = i;
-    uint64_t lo = s->at, hi = 1ull << 32, above = 0; /* the last token's key is in [lo, hi) */
-    while (n > 1 && hi - lo > 1) {
-        uint64_t mid = (lo + hi) / 2, sum = above;
-        uint32_t kept = 0;
+    uint64_t above = 0;                 /* of those that come before all candidates */
+    for (uint32_t i = 0; i < v->n; i++) /* what weighs nothing comes behind the goal */
+        if (contains(v, *s, i) && (!by_weight || v->weight[i])) c[n++] = i;
+    for (int shift = 24; n > 1 && shift >= 0; shift -= 8) {
+        uint64_t sum[256] = {0};
+        uint32_t digit = 255, kept = 0;
         for (uint32_t i = 0; i < n; i++)
-            if (v->key[c[i]] >= mid) sum += by_weight ? v->weight[c[i]] : 1;
-        int upper = sum >= goal;
+            sum[v->key[c[i]] >> shift & 255] += by_weight ? v->weight[c[i]] : 1;
+        while (digit && above + sum[digit] < goal) above += sum[digit--];
         for (uint32_t i = 0; i < n; i++)
-            if ((v->key[c[i]] >= mid) == upper) c[kept++] = c[i];
+            if ((v->key[c[i]] >> shift & 255) == digit) c[kept++] = c[i];
         n = kept;
-        if (upper) {
-            lo = mid;
-        } else {
-            hi = mid;
-            above = sum;
-        }
     }
     uint32_t i = 0;
     for (; i < n - 1; i++) {
