@@ -1,7 +1,8 @@
 /* A tile through workgroup memory: the group stages TILE_STEP words of K of all its rows and columns in
  * fp32, so that a word is taken apart once, while the next ones are on their way to registers; every
- * invocation computes TILE_ROWS x TILE_COLS outputs from there. Invocations stand ACROSS by DOWN; one's rows and columns come in fours that lie
- * DOWN and ACROSS fours apart, so that neighbours read neighbouring words. */
+ * invocation computes TILE_ROWS x TILE_COLS outputs from there. Invocations stand ACROSS by DOWN; one's
+ * rows and columns come in fours that lie DOWN and ACROSS fours apart, so that neighbours read
+ * neighbouring words. */
 layout(constant_id = 1) const uint TILE_ROWS = 8;    /* of an invocation: a multiple of 4 */
 layout(constant_id = 2) const uint TILE_COLS = 8;    /* a multiple of 4 */
 layout(constant_id = 3) const uint TILE_N = 64;      /* their product */
