@@ -32,8 +32,7 @@ static source source_of(uint32_t column, uint32_t rank) {
  */
 #ifndef VKM_TWIN64
 
-/* Elements that n_rows rows of k columns span in an operand of kpu, whose columns they are a part of.
- */
+/* Elements that n_rows rows of k columns span, a part of the columns of an operand of kpu. */
 static uint64_t uh_span(uint32_t n_rows, uint32_t k, uint32_t kpu) {
     return n_rows ? ((uint64_t)(vkm_div_up(n_rows, VKM_OP_ROWS) - 1) * kpu + k) * VKM_OP_ROWS : 0;
 }
