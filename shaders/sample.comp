@@ -10,13 +10,13 @@
  * hence few passes over the row, unrolled, and 64 lanes for a large vocabulary. */
 const uint LIST = 128u;
 const uint ALL = 0xffffffffu;
-const uint BLOCKS = 1024u; /* that a scan lists */
+const uint GROUPS = 2048u; /* of tokens, that are looked at together */
 const uint SEGMENTS = 64u; /* that all lanes weigh together */
 /* What a scan does with the tokens it finds. */
-const uint COUNT = 0u, GATHER = 1u, BINS = 2u;
+const uint GATHER = 0u, BINS = 1u;
 
-shared uint sh_lo, sh_hi, sh_n, sh_token, sh_max, sh_n_live;
-shared uint sh_block[BLOCKS];
+shared uint sh_lo, sh_hi, sh_n, sh_token, sh_max, sh_found;
+shared uint sh_group[GROUPS];
 shared uint sh_id[LIST], sh_key[LIST], sh_weight[LIST];
 shared uint sh_rank[LIST], sh_above_lo[LIST], sh_above_hi[LIST];
 shared uint sh_bin_lo[256], sh_bin_hi[256];
@@ -25,7 +25,6 @@ shared float sh_term[256];
 
 uint row, nb, lane, lanes;
 float row_max, inv_t;
-uvec4 near, far, reach_near, reach_far; /* keys that a COUNT scan tests, tokens that reach them */
 
 /* 64-bit: x is the low word. */
 uvec2 add64(uvec2 a, uvec2 b) {
@@ -73,30 +72,26 @@ uvec2 merge(uvec2 w) {
 /* Tokens of the set (key > at) or (key == at and id < below) with key >= least, of the blocks whose maximum
  * reaches that. BINS: only keys that begin with `prefix`, into the bin of the digit at `shift`. */
 void scan(uint what, uint least, uint at, uint below, uint shift, uint prefix, bool by_weight) {
-    for (uint b0 = 0u; b0 < nb; b0 += BLOCKS) {
+    for (uint b0 = 0u; b0 < nb; b0 += GROUPS) {
         barrier();
-        if (lane == 0u) sh_n_live = 0u;
+        if (lane == 0u) sh_found = 0u;
         barrier();
-        for (uint b = b0 + lane; b < min(b0 + BLOCKS, nb); b += lanes)
-            if (key_of(LD_mb(row * nb + b)) >= least) sh_block[atomicAdd(sh_n_live, 1u)] = b;
+        for (uint b = b0 + lane; b < min(b0 + GROUPS, nb); b += lanes)
+            if (key_of(LD_mb(row * nb + b)) >= least) sh_group[atomicAdd(sh_found, 1u)] = b;
         barrier();
-        uint n = sh_n_live * 256u; /* tokens of these blocks, one block behind the other */
+        uint n = sh_found * 256u; /* tokens of these blocks, one block behind the other */
         for (uint e0 = lane; e0 < n; e0 += 4u * lanes) {
             float found[4];
             uint ids[4];
             [[unroll]] for (uint u = 0u; u < 4u; u++) {
                 uint e = min(e0 + u * lanes, n - 1u);
-                ids[u] = sh_block[e / 256u] * 256u + e % 256u;
+                ids[u] = sh_group[e / 256u] * 256u + e % 256u;
                 found[u] = LD_logits(row * pc.n_vocab + min(ids[u], pc.n_vocab - 1u));
             }
             [[unroll]] for (uint u = 0u; u < 4u; u++) {
                 uint i = ids[u], k = key_of(found[u]);
                 if (e0 + u * lanes >= n || i >= pc.n_vocab) continue;
                 if (k < least || k < at || (k == at && i >= below)) continue;
-                if (what == COUNT) {
-                    reach_near += uvec4(greaterThanEqual(uvec4(k), near));
-                    reach_far += uvec4(greaterThanEqual(uvec4(k), far));
-                }
                 if (what == GATHER) {
                     uint c = min(atomicAdd(sh_n, 1u), LIST - 1u);
                     sh_id[c] = i;
@@ -113,64 +108,31 @@ void scan(uint what, uint least, uint at, uint below, uint shift, uint prefix, b
     }
 }
 
-/* The k-th largest of the blocks' maxima, k of them at least: so many tokens reach it, and of some
- * hundred blocks not many more. */
-uint block_bound(uint k) {
+/* The k-th largest of the maxima of groups of tokens: so many tokens reach it, and of some hundred groups not
+ * many more. Groups are the blocks or, where these are fewer than k, 16 tokens; 0 where these are too. */
+uint group_bound(uint k) {
+    uint size = nb < k ? 16u : 256u, n = (pc.n_vocab + size - 1u) / size;
+    if (n < k || n > GROUPS) return 0u;
     barrier();
-    for (uint b = lane; b < nb; b += lanes) sh_block[b] = key_of(LD_mb(row * nb + b));
+    for (uint g = lane; g < n; g += lanes) {
+        uint most = size == 256u ? key_of(LD_mb(row * nb + min(g, nb - 1u))) : 0u;
+        for (uint i = 16u * g; size == 16u && i < min(16u * (g + 1u), pc.n_vocab); i++)
+            most = max(most, key_of(LD_logits(row * pc.n_vocab + i)));
+        sh_group[g] = most;
+    }
     barrier();
-    for (uint b0 = lane; b0 < nb; b0 += 4u * lanes) {
-        uvec4 b = min(b0 + lanes * uvec4(0u, 1u, 2u, 3u), nb - 1u), rank = uvec4(0u);
-        uvec4 key = uvec4(sh_block[b.x], sh_block[b.y], sh_block[b.z], sh_block[b.w]);
-        for (uint j = 0u; j < nb; j++) {
-            uvec4 other = uvec4(sh_block[j]);
-            rank += uvec4(greaterThan(other, key)) | (uvec4(equal(other, key)) & uvec4(lessThan(uvec4(j), b)));
+    for (uint g0 = lane; g0 < n; g0 += 4u * lanes) {
+        uvec4 g = min(g0 + lanes * uvec4(0u, 1u, 2u, 3u), n - 1u), rank = uvec4(0u);
+        uvec4 key = uvec4(sh_group[g.x], sh_group[g.y], sh_group[g.z], sh_group[g.w]);
+        for (uint j = 0u; j < n; j++) {
+            uvec4 other = uvec4(sh_group[j]);
+            rank += uvec4(greaterThan(other, key)) | (uvec4(equal(other, key)) & uvec4(lessThan(uvec4(j), g)));
         }
         [[unroll]] for (uint u = 0u; u < 4u; u++)
-            if (rank[u] == k - 1u) sh_n_live = key[u];
+            if (rank[u] == k - 1u) sh_found = key[u];
     }
     barrier();
-    return sh_n_live;
-}
-
-/* Looks for a key that at least k and at most LIST tokens reach, with few blocks: eight distances from the
- * maximum a pass. Another pass is cheaper than a long list. */
-bool find_list(uint k, inout uint at) {
-    uint enough = max(k + k / 2u, 24u), best = ALL;
-    float below = 0.0, reached = 0.0; /* distances that fewer than k, at least k tokens are within */
-    for (uint pass = 0u; pass < 5u && best > enough; pass++) {
-        for (uint j = 0u; j < 8u; j++) {
-            float gap = below + (reached - below) * float(int(j + 1u)) * 0.111;
-            if (reached == 0.0) gap = (below == 0.0 ? 0.25 : 2.0 * below) * float(1 << j);
-            uint key = key_of(row_max - gap);
-            if (lane == j % lanes) {
-                sh_key[j] = key;
-                sh_weight[j] = floatBitsToUint(gap);
-                sh_rank[j] = 0u;
-            }
-        }
-        barrier();
-        near = uvec4(sh_key[0], sh_key[1], sh_key[2], sh_key[3]);
-        far = uvec4(sh_key[4], sh_key[5], sh_key[6], sh_key[7]);
-        reach_near = uvec4(0u);
-        reach_far = uvec4(0u);
-        scan(COUNT, far.w, far.w, ALL, 0u, 0u, false);
-        for (uint j = 0u; j < 8u; j++) {
-            uint n = j < 4u ? reach_near[j] : reach_far[j - 4u];
-            if (n != 0u) atomicAdd(sh_rank[j], n);
-        }
-        barrier();
-        uint hit = 0u;
-        while (hit < 8u && sh_rank[hit] < k) hit++;
-        if (hit > 0u) below = uintBitsToFloat(sh_weight[hit - 1u]);
-        if (hit < 8u) {
-            reached = uintBitsToFloat(sh_weight[hit]);
-            best = sh_rank[hit];
-            at = sh_key[hit];
-        }
-        barrier();
-    }
-    return best <= LIST;
+    return sh_found;
 }
 
 /* Weight that the top-p prefix must reach. */
@@ -409,12 +371,8 @@ void main() {
     uint at = 0u, below = ALL, token = ALL;
     if (top_k >= pc.n_vocab) top_k = 0u;
     if (top_k != 0u && top_k <= LIST) {
-        bool listed = true;
-        if (top_k <= nb && nb <= BLOCKS)
-            at = block_bound(top_k);
-        else
-            listed = find_list(top_k, at);
-        if (listed) token = draw_listed(at, top_k, top_p, min_weight, random);
+        at = group_bound(top_k);
+        if (at != 0u || pc.n_vocab <= LIST) token = draw_listed(at, top_k, top_p, min_weight, random);
     }
     if (token == ALL) {
         at = 0u;
