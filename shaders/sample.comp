@@ -114,11 +114,15 @@ uint group_bound(uint k) {
     uint size = nb < k ? 16u : 256u, n = (pc.n_vocab + size - 1u) / size;
     if (n < k || n > GROUPS) return 0u;
     barrier();
-    for (uint g = lane; g < n; g += lanes) {
-        uint most = size == 256u ? key_of(LD_mb(row * nb + min(g, nb - 1u))) : 0u;
-        for (uint i = 16u * g; size == 16u && i < min(16u * (g + 1u), pc.n_vocab); i++)
-            most = max(most, key_of(LD_logits(row * pc.n_vocab + i)));
-        sh_group[g] = most;
+    if (size == 256u) {
+        for (uint g = lane; g < n; g += lanes) sh_group[g] = key_of(LD_mb(row * nb + g));
+    } else {
+        for (uint g = lane; g < n; g += lanes) {
+            uint most = 0u;
+            for (uint i = 16u * g; i < min(16u * (g + 1u), pc.n_vocab); i++)
+                most = max(most, key_of(LD_logits(row * pc.n_vocab + i)));
+            sh_group[g] = most;
+        }
     }
     barrier();
     for (uint g0 = lane; g0 < n; g0 += 4u * lanes) {
