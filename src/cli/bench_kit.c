@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "ops/lora.h"
+
 enum { SMALL = 512, OWN_VOCAB = 512 }; /* OWN_VOCAB: of the tokenizer that init-model makes */
 
 /* A small model trains on 64 sequences of 96 tokens with experts of rank 4, others on 2 of 512 with
@@ -18,7 +20,7 @@ vkm_kit vkm_kit_begin(vkm_bench *b, const vkm_bench_row *row, const vkm_model_pr
     k.rows = k.n_seq * k.len;
     k.decoding = small ? 64 : 32;
     k.rank = small ? 4 : 32;
-    k.kper = 2 * (uint32_t)vkm_round_up(k.rank, 4);
+    k.kper = vkm_lora_kper(k.rank);
     return k;
 }
 

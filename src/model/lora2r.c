@@ -15,9 +15,6 @@ const vkm_lora_group *vkm_lora_group_of(vkm_linear_id id) {
     return g;
 }
 
-uint32_t vkm_lora_kper(uint32_t rank) {
-    return 2 * (uint32_t)vkm_round_up(rank, 4);
-}
 uint32_t vkm_lora_stack(const vkm_adapter *a) {
     return a->n_experts * vkm_lora_kper(a->rank);
 }

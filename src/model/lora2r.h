@@ -7,6 +7,7 @@
 #define VKM_LORA2R_H
 
 #include "model/model.h"
+#include "ops/lora.h"
 
 enum { VKM_DEPLOYED = 0, VKM_HACK = 1, VKM_MAX_EXPERTS = 2 };
 
@@ -45,8 +46,7 @@ typedef struct vkm_lora_group {
 } vkm_lora_group;
 const vkm_lora_group *vkm_lora_group_of(vkm_linear_id id);
 
-/* kper: an expert's rows or columns of an operand; a module's, E kper. */
-uint32_t vkm_lora_kper(uint32_t rank);
+/* A module's rows or columns of an operand, E kper. */
 uint32_t vkm_lora_stack(const vkm_adapter *a);
 
 typedef struct vkm_adapter_options {

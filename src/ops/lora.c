@@ -5,17 +5,14 @@
  * of the second; zeros where there is no such rank. y += f (B0 u + dB h) with u = dA x, h = A0 x +
  * u; a product with [dA | A0] in this order has in every four what two ranks' u and h are made of
  * (lora_down, gemm.c). */
+#include "ops/lora.h"
 #include "ops/oprow.h"
 
 enum { PADDING = 0xffffffffu };
 
-static uint32_t kper_of(uint32_t rank) {
-    return 2 * (uint32_t)vkm_round_up(rank, 4);
-}
-
 /* Column of rank index j of an expert in the first part; that of the second is two further. */
 static uint32_t column_of(uint32_t expert, uint32_t j, uint32_t rank) {
-    return expert * kper_of(rank) + j / 2 * 4 + j % 2;
+    return expert * vkm_lora_kper(rank) + j / 2 * 4 + j % 2;
 }
 
 /* What stands at a column: expert, part and rank index; none where j >= rank. */
@@ -24,8 +21,8 @@ typedef struct source {
 } source;
 
 static source source_of(uint32_t column, uint32_t rank) {
-    uint32_t in = column % kper_of(rank);
-    return (source){column / kper_of(rank), in / 2 % 2, in / 4 * 2 + in % 2};
+    uint32_t in = column % vkm_lora_kper(rank);
+    return (source){column / vkm_lora_kper(rank), in / 2 % 2, in / 4 * 2 + in % 2};
 }
 
 /* ---- wrappers ----------------------------------------------------------------------------------
@@ -39,7 +36,7 @@ static uint64_t uh_span(uint32_t n_rows, uint32_t k, uint32_t kpu) {
 
 void vkm_op_lora_mid(vkm_stream *s, const vkm_args_lora_mid *a) {
     vkm_args_lora_mid b = *a;
-    uint32_t er = a->n_experts * a->rank, k = a->n_experts * kper_of(a->rank);
+    uint32_t er = a->n_experts * a->rank, k = a->n_experts * vkm_lora_kper(a->rank);
     uint64_t pz = vkm_op_size(a->n_rows, k), pt = vkm_op_size(er, a->n_rows);
     uint64_t df = (uint64_t)a->n_rows * a->n_experts;
     if (!a->n_rows) return;
@@ -62,7 +59,7 @@ void vkm_op_lora_mid(vkm_stream *s, const vkm_args_lora_mid *a) {
 void vkm_op_lora_pack(vkm_stream *s, const vkm_args_lora_pack *a) {
     vkm_args_lora_pack b = *a;
     uint64_t in = (uint64_t)a->n_experts * a->rank * a->n_cols;
-    uint64_t rows = (uint64_t)a->n_experts * kper_of(a->rank) + a->n_pads;
+    uint64_t rows = (uint64_t)a->n_experts * vkm_lora_kper(a->rank) + a->n_pads;
     b.p0 = vkm_need(a->p0, in, "lora_pack", "p0");
     b.p1 = vkm_need(a->p1, in, "lora_pack", "p1");
     b.y = vkm_need(a->y, vkm_op_size(a->row0 + rows, a->n_cols), "lora_pack", "y");
@@ -74,7 +71,7 @@ void vkm_op_lora_pack(vkm_stream *s, const vkm_args_lora_pack *a) {
 void vkm_op_lora_pack_t(vkm_stream *s, const vkm_args_lora_pack_t *a) {
     vkm_args_lora_pack_t b = *a;
     uint64_t in = (uint64_t)a->n_experts * a->rank * a->n_cols;
-    uint64_t out = vkm_op_size(a->n_cols, a->n_experts * kper_of(a->rank));
+    uint64_t out = vkm_op_size(a->n_cols, a->n_experts * vkm_lora_kper(a->rank));
     b.p0 = vkm_need(a->p0, in, "lora_pack_t", "p0");
     b.p1 = vkm_need(a->p1, in, "lora_pack_t", "p1");
     b.y = vkm_need(a->y, out, "lora_pack_t", "y");
@@ -93,7 +90,7 @@ void vkm_op_seq_sum(vkm_stream *s, const vkm_args_seq_sum *a) {
 
 void vkm_op_rank_grad(vkm_stream *s, const vkm_args_rank_grad *a) {
     vkm_args_rank_grad b = *a;
-    uint32_t k = a->n_experts * kper_of(a->rank);
+    uint32_t k = a->n_experts * vkm_lora_kper(a->rank);
     VKM_BUG_ON(a->module >= a->n_modules, "rank_grad: module %u of %u", a->module, a->n_modules);
     VKM_BUG_ON(a->kpu < k || a->kpu & 7, "rank_grad: %u of %u columns", k, a->kpu);
     b.t = vkm_need(a->t, (uint64_t)a->n_rows * k, "rank_grad", "t");
@@ -152,7 +149,8 @@ VKM_IN_REF void store_pz(const real *t, uint64_t row, uint32_t live, uint32_t kp
  * token's are zero. */
 VKM_IN_REF void store_transposed(const vkm_args_lora_mid *a, uint64_t row, uint32_t live) {
     uint32_t er = a->n_experts * a->rank, tp = vkm_op_kp(a->n_rows);
-    uint32_t kp = a->n_experts * kper_of(a->rank), n = tp - row < 16 ? tp - (uint32_t)row : 16;
+    uint32_t kp = a->n_experts * vkm_lora_kper(a->rank),
+             n = tp - row < 16 ? tp - (uint32_t)row : 16;
     const uint32_t *row_seq = ref_u32(a->row_seq) + row;
     int counts[VKM_OP_ROWS];
     for (uint32_t c = 0; c < n; c++) counts[c] = c < live && row_seq[c] != PADDING;
@@ -176,7 +174,7 @@ VKM_IN_REF void store_transposed(const vkm_args_lora_mid *a, uint64_t row, uint3
 }
 
 VKM_REF(lora_mid) {
-    uint32_t kp = a->n_experts * kper_of(a->rank);
+    uint32_t kp = a->n_experts * vkm_lora_kper(a->rank);
     const uint32_t *row_seq = ref_u32(a->row_seq);
     const bf16 *uh = ref_bf16(a->uh);
     const real *t = ref_f32(a->t); // (T, kp)
@@ -208,7 +206,7 @@ VKM_REF(lora_pack) {
     const real *p[2] = {ref_f32(a->p0), ref_f32(a->p1)}; // (E*r, n_cols)
     bf16 *y = ref_bf16(a->y);
     uint32_t kp = vkm_op_kp(a->n_cols);
-    FOR_PART(i, (uint64_t)a->n_experts * kper_of(a->rank) + a->n_pads) {
+    FOR_PART(i, (uint64_t)a->n_experts * vkm_lora_kper(a->rank) + a->n_pads) {
         source c = source_of((uint32_t)i, a->rank);
         int live = c.expert < a->n_experts && c.j < a->rank;
         const real *line =
@@ -221,7 +219,7 @@ VKM_REF(lora_pack) {
 VKM_REF(lora_pack_t) {
     const real *p[2] = {ref_f32(a->p0), ref_f32(a->p1)}; // (E*r, n_cols)
     bf16 *y = ref_bf16(a->y);
-    uint32_t kp = a->n_experts * kper_of(a->rank);
+    uint32_t kp = a->n_experts * vkm_lora_kper(a->rank);
     uint64_t rows = vkm_round_up(a->n_cols, 16);
     FOR_PART(i, kp) {
         source c = source_of((uint32_t)i, a->rank);
@@ -245,7 +243,7 @@ VKM_REF(seq_sum) {
 
 VKM_REF(rank_grad) {
     const uint32_t(*seqs)[4] = (const uint32_t(*)[4])ref_u32(a->seqs);
-    uint32_t kp = a->n_experts * kper_of(a->rank);
+    uint32_t kp = a->n_experts * vkm_lora_kper(a->rank);
     const bf16 *uh = ref_bf16(a->uh);
     real *pooled = ref_f32(a->pooled); // (n_seq, n_modules, rank)
     FOR_PART(i, (uint64_t)a->n_seq * a->rank) {

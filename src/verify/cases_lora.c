@@ -1,3 +1,4 @@
+#include "ops/lora.h"
 #include "verify/verify.h"
 
 /* Rows, experts, rank. */
@@ -14,7 +15,7 @@ static vkm_tensor rows_of(vkm_verify *v, uint32_t m) {
 }
 
 static uint32_t columns(uint32_t n_experts, uint32_t rank) {
-    return n_experts * 2 * (uint32_t)vkm_round_up(rank, 4);
+    return n_experts * vkm_lora_kper(rank);
 }
 
 VKM_CASES(lora_mid) {
