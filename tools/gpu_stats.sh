@@ -8,10 +8,13 @@ cd "$(dirname "$0")/.."
 row=${1-/} preset=${2-mini}
 icd=$(ls /usr/share/vulkan/icd.d/radeon_icd*.json 2>/dev/null | head -n 1)
 stats() { RADV_FORCE_FAMILY=${FAMILY:-navi21} VK_DRIVER_FILES=$icd build/gpu_stats build/gen; }
-if [ -z "$icd" ] || ! stats </dev/null >/dev/null 2>&1; then
+rc=3
+[ -z "$icd" ] || { stats </dev/null >/dev/null; rc=$?; }
+if [ $rc = 3 ]; then
     echo "SKIP: no RADV here that compiles for a device which is not there"
     exit 0
 fi
+[ $rc = 0 ] || exit 1
 VKMOE_CLASS=gpu build/vkmoe bench "$row" --preset "$preset" --device lavapipe --repeat 1 --min-ms 0 --verbose 2>&1 >/dev/null |
     grep -E '^debug: pipeline ' | sed -E 's/: [0-9]+ ms$//' | sort -u | stats | awk '
     function of(name,  at) { at = index($0, "  " name " "); return at ? substr($0, at + length(name) + 3) + 0 : 0 }
