@@ -1,6 +1,7 @@
 /* Group (block of keys, kv head, sequence): see attention_matrix.glsl. Rows of the scores are keys,
  * columns queries; all heads of the group add to the same sums. Weights are lifted by 2^14. */
-#define AREAS 2u
+#define AREAS    2u
+#define PRODUCTS 2u
 #include "attention_matrix.glsl"
 
 shared vec4 stats[TILE]; /* of a tile's queries: maximum, 1 / sum, Dr */
@@ -32,7 +33,7 @@ void main() {
     }
     if (first >= len) return;
 
-    uvec4 next_near[LOADS], next_far[LOADS];
+    uvec4 next_near[2u * LOADS], next_far[2u * LOADS];
     MATRIX_A k[D / MAT_K], v[D / MAT_K];
     MATRIX_SUM dk[OWN_D / MAT_N], dv[OWN_D / MAT_N];
     int k_top = NO_TOP, v_top = NO_TOP, q_top = NO_TOP, go_top = NO_TOP, ds_top = NO_TOP;
@@ -43,35 +44,33 @@ void main() {
     ZERO_SUMS(dk);
     ZERO_SUMS(dv);
     for (uint at = 0u; at < group * n_tiles; at++) {
-        uvec4 p[ROWS * EIGHTS], ds[ROWS * EIGHTS];
+        vec4 p[ROWS * FOURS], ds[ROWS * FOURS];
         int q_old = q_top, go_old = go_top, ds_old = ds_top;
         h = kvh * group + at / n_tiles;
         tile = first + at % n_tiles * TILE;
         FETCH(next_near, pc.q, query_quad);
         FETCH(next_far, pc.do_, query_quad);
-        STAGE(next_near, next_far, q_top, go_top);
+        STAGE(next_near, q_top, KEEP(NEAR) TURN(TURNED), next_far, go_top, KEEP(FAR) TURN(TURNED_2));
         for (uint i = gl_LocalInvocationID.x; i < TILE; i += LOCAL)
             stats[i] = vec4(LD_m(query(i)), vkm_div(1.0, LD_l(query(i))), LD_dr(query(i)), 0.0);
-        SCORES(0u, k, near4);
-        SCORES(1u, v, far4);
+        SCORES(0u, k, NEAR);
+        SCORES(1u, v, FAR);
         barrier();
-        [[unroll]] for (uint r = 0u; r < ROWS; r++) {
-            uint own = min(first + lane_row(r), last); /* the first query that sees the key */
-            [[unroll]] for (uint e = 0u; e < EIGHTS; e++) {
-                vec4 x[2], g[2];
-                [[unroll]] for (uint i = 0u; i < 8u; i++) {
-                    uint c = 8u * e + i, t = tile + lane_col(c);
-                    vec4 stat = stats[lane_col(c)];
-                    bool seen = t >= own && t <= last;
-                    float w = weight_at(0u, r, c, k_top, q_top, pc.scale, stat.x, stat.y);
-                    float dp = score_at(1u, r, c, v_top, go_top);
-                    x[i / 4u][i % 4u] = seen ? w : 0.0;
-                    g[i / 4u][i % 4u] = seen ? w * (dp - stat.z) : 0.0;
-                }
-                p[r * EIGHTS + e] = eight(x[0], x[1]);
-                ds[r * EIGHTS + e] = eight(g[0], g[1]);
-            }
+        float by = unit(k_top, q_top) * pc.scale, by_2 = unit(v_top, go_top);
+        [[unroll]] for (uint i = 0u; i < ROWS * FOURS; i++) {
+            p[i] = scores_at(0u, i) * by;
+            ds[i] = scores_at(1u, i) * by_2;
         }
+        FOR_SCORES({
+            vec3 stat = stats[lane_col() + col].xyz;
+            p[i_][c_] = exp(p[i_][c_] - stat.x) * stat.y;
+            ds[i_][c_] = p[i_][c_] * (ds[i_][c_] - stat.z);
+        })
+        if (tile < first + BLOCK || tile + TILE > len) /* not all keys of the block are seen, or queries there */
+            FOR_SCORES({
+                uint t = tile + lane_col() + col;
+                if (t < first + lane_row(r) || t > last) p[i_][c_] = ds[i_][c_] = 0.0;
+            })
         SETTLE(ds, ds_top);
         if (LIFTS && (q_top > q_old || go_top > go_old || ds_top > ds_old)) {
             SCALE_SUMS(dk, shrink(q_old, q_top) * shrink(ds_old, ds_top));
@@ -80,15 +79,15 @@ void main() {
         PUT_OPERANDS(0u, p, lift(127));
         PUT_OPERANDS(1u, ds, lift(ds_top));
         meet();
-        ADD_TILE(dv, 0u, far4);
-        ADD_TILE(dk, 1u, near4);
+        ADD_TILE(dv, 0u, TURNED_2);
+        ADD_TILE(dk, 1u, TURNED);
     }
     FOR_OUTPUTS(dk, {
         if (is_row(r) && first + lane_row(r) < len)
-            store_four(pc.dk, key(lane_row(r)) * D + d, y * unit(q_top) * unit(ds_top) * pc.scale);
+            store_four(pc.dk, key(lane_row(r)) * D + d, y * unit(q_top, ds_top) * pc.scale);
     })
     FOR_OUTPUTS(dv, {
         if (is_row(r) && first + lane_row(r) < len)
-            store_outputs(first + lane_row(r), d, y * unit(127) * unit(go_top));
+            store_outputs(first + lane_row(r), d, y * unit(127, go_top));
     })
 }

@@ -1,5 +1,6 @@
 /* Group (block of queries, head, sequence): see attention_matrix.glsl. */
-#define AREAS 2u
+#define AREAS    2u
+#define PRODUCTS 1u
 #include "attention_matrix.glsl"
 
 uint row0, first, last, h, kvh, tile, piece;
@@ -18,7 +19,7 @@ void main() {
     uint end = min(first + BLOCK, len);
     last = end - 1u;
 
-    uvec4 next_near[LOADS], next_far[LOADS];
+    uvec4 next_near[2u * LOADS], next_far[2u * LOADS];
     MATRIX_A q[D / MAT_K], go[D / MAT_K];
     MATRIX_SUM dq[OWN_D / MAT_N];
     float m[ROWS], inv_l[ROWS], dr[ROWS];
@@ -34,37 +35,32 @@ void main() {
     }
     ZERO_SUMS(dq);
     for (tile = 0u; tile < end; tile += TILE) {
-        uvec4 ds[ROWS * EIGHTS];
+        vec4 ds[ROWS * FOURS];
         int k_old = k_top, ds_old = ds_top;
         FETCH(next_near, pc.k, key_quad);
         FETCH(next_far, pc.v, key_quad);
-        STAGE(next_near, next_far, k_top, v_top);
-        SCORES(0u, q, near4);
-        SCORES(1u, go, far4);
+        STAGE(next_near, k_top, KEEP(NEAR) TURN(TURNED), next_far, v_top, KEEP(FAR));
+        SCORES(0u, q, NEAR);
+        SCORES(1u, go, FAR);
         meet();
-        [[unroll]] for (uint r = 0u; r < ROWS; r++) {
-            uint n = min(first + lane_row(r), last) + 1u; /* keys that the row sees */
-            [[unroll]] for (uint e = 0u; e < EIGHTS; e++) {
-                vec4 x[2];
-                [[unroll]] for (uint i = 0u; i < 8u; i++) {
-                    float p = weight_at(0u, r, 8u * e + i, q_top, k_top, pc.scale, m[r], inv_l[r]);
-                    float dp = score_at(1u, r, 8u * e + i, go_top, v_top);
-                    x[i / 4u][i % 4u] =
-                        tile + lane_col(8u * e + i) < n ? p * (dp - dr[r]) : 0.0;
-                }
-                ds[r * EIGHTS + e] = eight(x[0], x[1]);
-            }
+        float by = unit(q_top, k_top) * pc.scale, by_2 = unit(go_top, v_top);
+        [[unroll]] for (uint i = 0u; i < ROWS * FOURS; i++) {
+            uint r = i / FOURS;
+            vec4 p = exp(scores_at(0u, i) * by - m[r]) * inv_l[r];
+            ds[i] = p * (scores_at(1u, i) * by_2 - dr[r]);
         }
+        if (tile + TILE > first + 1u) /* a row of the block does not see all of the tile */
+            FOR_SCORES(if (tile + lane_col() + col > min(first + lane_row(r), last)) ds[i_][c_] = 0.0;)
         SETTLE(ds, ds_top);
         if (LIFTS && (k_top > k_old || ds_top > ds_old)) {
             SCALE_SUMS(dq, shrink(k_old, k_top) * shrink(ds_old, ds_top));
         }
         PUT_OPERANDS(0u, ds, lift(ds_top));
         meet();
-        ADD_TILE(dq, 0u, near4);
+        ADD_TILE(dq, 0u, TURNED);
     }
     FOR_OUTPUTS(dq, {
         if (is_row(r) && first + lane_row(r) < len)
-            store_four(pc.dq, query(lane_row(r)) * D + d, y * unit(k_top) * unit(ds_top) * pc.scale);
+            store_four(pc.dq, query(lane_row(r)) * D + d, y * unit(k_top, ds_top) * pc.scale);
     })
 }

@@ -2,7 +2,8 @@
  * are counted from the begin of the prefix. A row's maximum so far scales its weights; when it grows, the
  * sums follow. Weights are lifted by 2^14. */
 #extension GL_KHR_shader_subgroup_vote : require
-#define AREAS 1u
+#define AREAS    1u
+#define PRODUCTS 1u
 #include "attention_matrix.glsl"
 
 const float LOWEST = -1e30; /* of a key that is not seen; a device need not know infinity */
@@ -22,9 +23,9 @@ void store_word(uint t, uint word, uint x) {
     STW_o(vkm_op_word(row0 + t, h * (D / 2u) + word, pc.n_heads * D), x);
 }
 /* Four outputs of row t. */
-void store_outputs(uint t, uint d, vec4 y, float l) {
-    store_word(t, d / 2u, vkm_bf16_pair(vkm_div(y.x, l), vkm_div(y.y, l)));
-    store_word(t, d / 2u + 1u, vkm_bf16_pair(vkm_div(y.z, l), vkm_div(y.w, l)));
+void store_outputs(uint t, uint d, vec4 y) {
+    store_word(t, d / 2u, vkm_bf16_pair(y.x, y.y));
+    store_word(t, d / 2u + 1u, vkm_bf16_pair(y.z, y.w));
 }
 /* A value of each lane for all that share its row. */
 void exchange(uint r, float x) {
@@ -49,10 +50,10 @@ void main() {
 
     uint end = n_prefix + min(first + BLOCK, len);
     last = end - 1u;
-    uvec4 next_near[LOADS], next_far[LOADS];
+    uvec4 next_near[2u * LOADS], next_far[2u * LOADS];
     MATRIX_A q[D / MAT_K];
     MATRIX_SUM o[OWN_D / MAT_N];
-    float m[ROWS], l[ROWS];
+    float m[ROWS], l[ROWS], grown[ROWS]; /* the last: by what a row's sums are scaled */
     int q_top = NO_TOP, k_top = NO_TOP, v_top = NO_TOP;
     begin();
     TAKE_BLOCK(q, pc.q, query_quad, q_top);
@@ -62,24 +63,21 @@ void main() {
         l[r] = 0.0;
     }
     for (tile = 0u; tile < end; tile += TILE) {
-        float s[ROWS * COLS];
-        uvec4 p[ROWS * EIGHTS];
-        float grown[ROWS];
+        vec4 s[ROWS * FOURS];
         int v_old = v_top;
         FETCH(next_near, pc.k, key_quad);
         FETCH(next_far, pc.v, key_quad);
-        STAGE(next_near, next_far, k_top, v_top);
-        SCORES(0u, q, near4);
+        STAGE(next_near, k_top, KEEP(NEAR), next_far, v_top, TURN(TURNED));
+        SCORES(0u, q, NEAR);
         meet();
+        float by = unit(q_top, k_top) * pc.scale;
+        [[unroll]] for (uint i = 0u; i < ROWS * FOURS; i++) s[i] = scores_at(0u, i) * by;
+        if (tile + TILE > n_prefix + first + 1u) /* a row of the block does not see all of the tile */
+            FOR_SCORES(if (tile + lane_col() + col > min(n_prefix + first + lane_row(r), last)) s[i_][c_] = LOWEST;)
         [[unroll]] for (uint r = 0u; r < ROWS; r++) {
-            uint n = min(n_prefix + first + lane_row(r), last) + 1u; /* keys that the row sees */
             float top = LOWEST;
-            [[unroll]] for (uint i = 0u; i < COLS; i++) {
-                float x = score_at(0u, r, i, q_top, k_top) * pc.scale;
-                x = tile + lane_col(i) < n ? x : LOWEST;
-                s[r * COLS + i] = x;
-                top = max(top, x);
-            }
+            [[unroll]] for (uint i = r * FOURS; i < (r + 1u) * FOURS; i++)
+                top = max(top, max(max(s[i].x, s[i].y), max(s[i].z, s[i].w)));
             exchange(r, top);
         }
         meet();
@@ -91,34 +89,27 @@ void main() {
             grown[r] = top > m[r] ? exp(m[r] - top) : 1.0;
             grew = grew || top > m[r];
             m[r] = top;
-            [[unroll]] for (uint i = 0u; i < COLS; i++) {
-                uint a = r * COLS + i;
-                float x = s[a] - top;
-                s[a] = x < -36.0 ? 0.0 : unpack_bf16(vkm_bf16z(exp(x)));
-                sum += s[a];
-            }
-            [[unroll]] for (uint e = 0u; e < EIGHTS; e++) {
-                uint a = r * COLS + 8u * e;
-                p[r * EIGHTS + e] = eight(vec4(s[a], s[a + 1u], s[a + 2u], s[a + 3u]),
-                                          vec4(s[a + 4u], s[a + 5u], s[a + 6u], s[a + 7u]));
+            [[unroll]] for (uint i = r * FOURS; i < (r + 1u) * FOURS; i++) {
+                s[i] = exp(s[i] - top);
+                sum += s[i].x + s[i].y + (s[i].z + s[i].w);
             }
             l[r] = l[r] * grown[r] + sum;
         }
         [[unroll]] for (uint r = 0u; r < ROWS; r++) {
-            float by = grown[r] * shrink(v_old, v_top);
+            vec4 x = vec4(grown[r] * shrink(v_old, v_top));
             for (uint c = lane_part(); c < MAT_N / 4u && is_row(r); c += PARTS)
-                scores[score_quad(0u, lane_row(r)) + c] = floatBitsToUint(vec4(by));
+                scores[score_quad(0u, lane_row(r)) + c] = floatBitsToUint(x);
         }
-        meet();
-        MATRIX_SUM by;
-        coopMatLoad(by, scores, score_quad(0u, down() * MAT_M), SLINE, gl_CooperativeMatrixLayoutRowMajor);
-        meet();
+        meet(); /* not within the branch: lavapipe lets all of a workgroup wait */
         if (subgroupAny(grew)) {
-            SCALE_SUMS(o, by);
+            MATRIX_SUM x;
+            coopMatLoad(x, scores, score_quad(0u, down() * MAT_M), SLINE, gl_CooperativeMatrixLayoutRowMajor);
+            SCALE_SUMS(o, x);
         }
-        PUT_OPERANDS(0u, p, lift(127));
         meet();
-        ADD_TILE(o, 0u, far4);
+        PUT_OPERANDS(0u, s, lift(127));
+        meet();
+        ADD_TILE(o, 0u, TURNED);
     }
 
     [[unroll]] for (uint r = 0u; r < ROWS; r++) exchange(r, l[r]);
@@ -126,10 +117,11 @@ void main() {
     [[unroll]] for (uint r = 0u; r < ROWS; r++) {
         l[r] = 0.0;
         [[unroll]] for (uint p = 0u; p < PARTS; p++) l[r] += exchanged[lane_row(r) * PARTS + p];
+        grown[r] = vkm_div(1.0, l[r]);
     }
     FOR_OUTPUTS(o, {
         uint t = first + lane_row(r);
-        if (is_row(r) && t < len) store_outputs(t, d, y * unit(127) * unit(v_top), l[r]);
+        if (is_row(r) && t < len) store_outputs(t, d, y * unit(127, v_top) * grown[r]);
     })
     [[unroll]] for (uint r = 0u; r < ROWS; r++) {
         uint t = first + lane_row(r);

@@ -47,9 +47,21 @@ float lift(int top) {
 float unit(int top) {
     return power(top - 14); /* 2^(top - 141) */
 }
+/* The same for products of elements of two tops, which stays finite. */
+float unit(int top, int top_2) {
+    return power(min(top + top_2 - 155, 254)); /* 2^(top - 141 + top_2 - 141) */
+}
 /* For sums of elements whose top has grown. */
 float shrink(int old, int now) {
     return power(127 + old - now);
+}
+/* The top of what has no bf16 form. */
+uint exponent(vec4 x) {
+    x = abs(x);
+    return vkm_bits(max(max(x.x, x.y), max(x.z, x.w))) >> 23u;
+}
+uint pair(vec2 x, float by) {
+    return packHalf2x16(x * by);
 }
 /* Exact but for what lies 2^28 below the largest, which a driver rounds as it likes: fast tier only. */
 uint element_pair(uint word, float by) {
@@ -67,13 +79,30 @@ float lift(int top) {
 float unit(int top) {
     return 1.0;
 }
+float unit(int top, int top_2) {
+    return 1.0;
+}
 float shrink(int old, int now) {
     return 1.0;
+}
+uint exponent(vec4 x) {
+    return 0u;
+}
+/* vkm_bf16_pair for what need not become 0 when it is small. */
+uint pair(vec2 x, float by) {
+    uvec2 u = uvec2(vkm_bits(x.x), vkm_bits(x.y));
+    u += 0x7fffu + (u >> 16u & 1u);
+    u.x = x.x == x.x ? u.x : 0x7fc00000u;
+    u.y = x.y == x.y ? u.y : 0x7fc00000u;
+    return u.x >> 16u | (u.y & 0xffff0000u);
 }
 uint element_pair(uint word, float by) {
     return word;
 }
 #endif
+uvec4 eight(vec4 x, vec4 y, float by) {
+    return uvec4(pair(x.xy, by), pair(x.zw, by), pair(y.xy, by), pair(y.zw, by));
+}
 uvec4 elements(uvec4 words, float by) {
     return uvec4(element_pair(words.x, by), element_pair(words.y, by), element_pair(words.z, by),
                  element_pair(words.w, by));

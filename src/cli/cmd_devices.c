@@ -42,8 +42,9 @@ static double mib(uint64_t bytes) {
 }
 
 static const char *matrix_text(const vkm_dev_info *d, char out[64]) {
-    snprintf(out, 64, "%s %ux%ux%u", d->matrix.form == VKM_FORM_bf16 ? "bf16" : "fp16", d->matrix.m,
-             d->matrix.n, d->matrix.k);
+    snprintf(out, 64, "%s %ux%ux%u in subgroups of %u",
+             d->matrix.form == VKM_FORM_bf16 ? "bf16" : "fp16", d->matrix.m, d->matrix.n,
+             d->matrix.k, d->matrix.subgroup);
     return out;
 }
 

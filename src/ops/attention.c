@@ -46,7 +46,7 @@ void vkm_op_attn_fwd(vkm_stream *s, const vkm_args_attn_fwd *a) {
     uint32_t len = a->max_len + (a->has_prefix ? ATTN_BLOCK - 1 : 0); /* with pads */
     vkm_launch how = attn_launch(s, len, a->n_heads, a->n_seq, a->head_dim, 2, ATTN_MAX_D,
                                  pairs * (6.0 * a->head_dim + 60));
-    attn_grid g = {len, a->n_heads, a->n_seq, a->head_dim, 1, 1, attn_aligned(b.q, b.k, b.v)};
+    attn_grid g = {len, a->n_heads, a->n_seq, a->head_dim, 1, 1, 1, attn_aligned(b.q, b.k, b.v)};
     vkm_stream_launch(s, &vkm_kernels[VKM_K_attn_fwd], &b, vkm_attn_form(s, how, g));
 }
 

@@ -101,9 +101,10 @@ static inline vkm_launch attn_launch(vkm_stream *s, uint32_t max_len, uint32_t h
 typedef struct attn_grid {
     uint32_t rows, heads, n_seq; /* rows: of the longest sequence */
     uint32_t head_dim;
-    uint32_t slices;  /* groups, or subgroups, that share the columns of the outputs */
-    uint32_t areas;   /* scores of a pair of rows */
-    uint32_t aligned; /* rows can be loaded and stored by four words */
+    uint32_t slices;   /* groups, or subgroups, that share the columns of the outputs */
+    uint32_t areas;    /* scores of a pair of rows */
+    uint32_t products; /* that add to outputs */
+    uint32_t aligned;  /* rows can be loaded and stored by four words */
 } attn_grid;
 
 static inline uint32_t attn_aligned(vkm_tensor a, vkm_tensor b, vkm_tensor c) {

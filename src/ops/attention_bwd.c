@@ -44,13 +44,10 @@ void vkm_op_attn_bwd_dq(vkm_stream *s, const vkm_args_attn_bwd_dq *a) {
     double pairs = 0.5 * a->n_seq * a->n_heads * (double)a->max_len * a->max_len;
     vkm_launch how = attn_launch(s, a->max_len, a->n_heads, a->n_seq, a->head_dim, 2, 32,
                                  pairs * (6.0 * a->head_dim + 130));
-    attn_grid g = {a->max_len,
-                   a->n_heads,
-                   a->n_seq,
-                   a->head_dim,
-                   1,
-                   2,
-                   attn_aligned(b.q, b.k, b.v) && attn_aligned(b.do_, b.dq, b.q)};
+    attn_grid g = {a->max_len, a->n_heads,
+                   a->n_seq,   a->head_dim,
+                   1,          2,
+                   1,          attn_aligned(b.q, b.k, b.v) && attn_aligned(b.do_, b.dq, b.q)};
     vkm_stream_launch(s, &vkm_kernels[VKM_K_attn_bwd_dq], &b, vkm_attn_form(s, how, g));
 }
 
@@ -77,6 +74,7 @@ void vkm_op_attn_bwd_dkv(vkm_stream *s, const vkm_args_attn_bwd_dkv *a) {
                    a->n_seq,
                    a->head_dim,
                    a->head_dim == 128 ? 2 : 1,
+                   2,
                    2,
                    attn_aligned(b.q, b.k, b.v) && attn_aligned(b.do_, b.dk, b.q)};
     vkm_stream_launch(s, &vkm_kernels[VKM_K_attn_bwd_dkv], &b, vkm_attn_form(s, how, g));

@@ -51,14 +51,15 @@ typedef struct matrix_cut {
     uint32_t across, down, tile;
 } matrix_cut;
 
-static int cut_fits(const attn_grid *g, vkm_matrix x, matrix_cut c) {
-    enum { SHARED_BYTES = 32 << 10 }; /* that every device has */
-    uint32_t block = c.down * x.m, stripe = c.tile / c.across;
-    uint32_t staged_rows = 2 * c.tile * (g->head_dim / 8 + 1) * 16;
-    uint32_t scores = g->areas * block * (c.tile / 4 + 1) * 16, others = 16 * (c.tile + block) + 64;
-    return c.down && x.n % 8 == 0 && c.tile % x.m == 0 && c.tile % x.k == 0 && stripe % x.n == 0 &&
-           stripe % 8 == 0 && g->head_dim % c.tile == 0 && g->head_dim % x.k == 0 &&
-           staged_rows + scores + others <= SHARED_BYTES;
+static int cut_fits(const vkm_dev *dev, const attn_grid *g, vkm_matrix x, matrix_cut c) {
+    uint32_t block = c.down * x.m, stripe = c.across ? c.tile / c.across : 0;
+    uint32_t line = g->head_dim / 8 + 1, turned = g->products * g->head_dim * (c.tile / 8 + 1);
+    uint32_t staged = g->areas * c.tile * line + turned;
+    if (staged < block * line) staged = block * line;
+    uint32_t bytes = 16 * (staged + g->areas * block * (c.tile / 4 + 1) + c.tile + block + 4);
+    return stripe && c.down && x.n % 8 == 0 && c.tile % x.m == 0 && c.tile % x.k == 0 &&
+           stripe % x.n == 0 && stripe % 8 == 0 && g->head_dim % c.tile == 0 &&
+           g->head_dim % x.k == 0 && bytes <= vkm_dev_shared_bytes(dev);
 }
 
 /* 0: the device's matrices are not for this head dimension. */
@@ -70,8 +71,8 @@ static int matrix(const vkm_dev *dev, const attn_grid *g, double work, vkm_launc
     uint32_t rows = gpu ? 64 : 2 * x.m;
     matrix_cut c = {g->slices, rows / g->slices / x.m, gpu ? 32 : 16};
     while (c.down > 1 && c.down * c.across * x.subgroup > MOST_LANES) c.down /= 2;
-    while (c.tile > 8 && !cut_fits(g, x, c)) c.tile /= 2;
-    if (!cut_fits(g, x, c)) return 0;
+    while (c.tile > 8 && !cut_fits(dev, g, x, c)) c.tile /= 2;
+    if (!cut_fits(dev, g, x, c)) return 0;
     *out = (vkm_launch){.groups = {vkm_div_up(g->rows, c.down * x.m), g->heads, g->n_seq},
                         .spec = {c.down * c.across * x.subgroup, g->head_dim, c.tile, c.across, 0,
                                  0, x.m, x.n, x.k, x.subgroup},

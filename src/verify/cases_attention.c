@@ -160,6 +160,16 @@ static vkm_tensor maxima_of(vkm_verify *v, vkm_tensor q, vkm_tensor k, layout x,
     return t;
 }
 
+/* Values; of integers two a row that are not 0, so that a score's gradient has no more digits than
+ * bf16. */
+static vkm_tensor values_of(vkm_verify *v, uint64_t n_rows, uint32_t dims) {
+    vkm_tensor t = vkm_v_bf16(v, n_rows * dims, VKM_FILL_NORMAL);
+    uint16_t *x = (uint16_t *)(uintptr_t)t.addr;
+    for (uint64_t i = 0; vkm_v_integers(v) && i < n_rows * dims; i++)
+        if ((i % dims + 7 * (i / dims)) % (dims / 2)) x[i] = 0;
+    return t;
+}
+
 VKM_CASES(attn_bwd_dq) {
     FOR_ATTENTION(shape, len) {
         layout x = lay_out(v, len, 0);
@@ -172,7 +182,7 @@ VKM_CASES(attn_bwd_dq) {
         uint64_t stats = (uint64_t)x.n_rows * shape[0];
         a.q = vkm_v_bf16(v, q_n, VKM_FILL_NORMAL);
         a.k = vkm_v_bf16(v, kv_n, VKM_FILL_NORMAL);
-        a.v = vkm_v_bf16(v, kv_n, VKM_FILL_NORMAL);
+        a.v = values_of(v, (uint64_t)x.n_rows * shape[1], shape[2]);
         a.do_ = vkm_v_bf16(v, q_n, length_i == 2 ? VKM_FILL_WIDE : VKM_FILL_NORMAL);
         a.m = maxima_of(v, a.q, a.k, x, shape, a.scale);
         a.l = sums_of(v, stats);
@@ -195,7 +205,7 @@ VKM_CASES(attn_bwd_dkv) {
         uint64_t stats = (uint64_t)x.n_rows * shape[0];
         a.q = vkm_v_bf16(v, q_n, VKM_FILL_NORMAL);
         a.k = vkm_v_bf16(v, kv_n, VKM_FILL_NORMAL);
-        a.v = vkm_v_bf16(v, kv_n, VKM_FILL_NORMAL);
+        a.v = values_of(v, (uint64_t)x.n_rows * shape[1], shape[2]);
         a.do_ = vkm_v_bf16(v, q_n, length_i == 2 ? VKM_FILL_WIDE : VKM_FILL_NORMAL);
         a.m = maxima_of(v, a.q, a.k, x, shape, a.scale);
         a.l = sums_of(v, stats);

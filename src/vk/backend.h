@@ -53,6 +53,7 @@ struct vkm_dev {
     vkm_dev_options options;
     vkm_dev_class class;
     uint32_t subgroup;        /* invocations; 0 on the host */
+    uint32_t shared_bytes;    /* workgroup memory; 0 on the host */
     vkm_matrix matrix;        /* none in the exact tier */
     uint64_t max_alloc_bytes; /* of one arena */
     uint64_t budget_bytes;    /* free for us now; 0 when the driver does not say */

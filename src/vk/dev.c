@@ -43,6 +43,9 @@ uint32_t vkm_dev_lane_loads(const vkm_dev *dev) {
 uint32_t vkm_dev_spreads(const vkm_dev *dev) {
     return dev->subgroup >= 8;
 }
+uint32_t vkm_dev_shared_bytes(const vkm_dev *dev) {
+    return dev->shared_bytes;
+}
 vkm_matrix vkm_dev_matrix(const vkm_dev *dev) {
     return dev->matrix;
 }

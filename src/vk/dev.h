@@ -57,6 +57,8 @@ vkm_dev_class vkm_dev_class_of(const vkm_dev *dev);
 uint32_t vkm_dev_lane_loads(const vkm_dev *dev);
 /* 1: a subgroup has at least eight invocations, so what eight load can be spread over them. */
 uint32_t vkm_dev_spreads(const vkm_dev *dev);
+/* Workgroup memory of a group; 0 on the host. */
+uint32_t vkm_dev_shared_bytes(const vkm_dev *dev);
 /* Of a device in the fast tier. */
 vkm_matrix vkm_dev_matrix(const vkm_dev *dev);
 uint64_t vkm_dev_budget(const vkm_dev *dev); /* bytes free for us now; 0 if unknown */

@@ -142,6 +142,7 @@ vkm_status vkm_vulkan_open(vkm_dev *dev, vkm_err *err) {
     memcpy(dev->driver, me->driver, sizeof dev->driver);
     dev->max_alloc_bytes = me->max_alloc_bytes;
     dev->subgroup = me->subgroup_size;
+    dev->shared_bytes = me->shared_bytes;
     dev->class = class_of(me);
     if (dev->options.fast && choose_matrix(dev, me, err)) goto fail;
     if (make_device(vk, err) || vkm_vk_submit_open(vk, err) || vkm_vk_memory_open(vk, err) ||

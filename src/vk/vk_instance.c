@@ -258,7 +258,7 @@ static void describe(VkPhysicalDevice p, uint32_t index, vkm_dev_info *info) {
     if (p13.maxBufferSize && p13.maxBufferSize < info->max_alloc_bytes)
         info->max_alloc_bytes = p13.maxBufferSize;
     info->cooperative_matrix = vkm_vk_has_extension(p, "VK_KHR_cooperative_matrix");
-    info->matrix = vkm_vk_find_matrix(p, p11.subgroupSize);
+    info->matrix = vkm_vk_find_matrix(p);
     memory_of(p, info);
     if (info->type == VKM_DEV_SOFTWARE) info->budget_bytes = vkm_host_memory_free();
     const char *lacks = !f12.bufferDeviceAddress ? "bufferDeviceAddress"

@@ -9,8 +9,8 @@ int vkm_vk_build_has_matrices(void) {
     return 0;
 }
 
-vkm_matrix vkm_vk_find_matrix(VkPhysicalDevice physical, uint32_t subgroup) {
-    (void)physical, (void)subgroup;
+vkm_matrix vkm_vk_find_matrix(VkPhysicalDevice physical) {
+    (void)physical;
     return (vkm_matrix){0};
 }
 
@@ -79,7 +79,20 @@ static int is_supported(VkPhysicalDevice physical, vkm_form form) {
            f12.vulkanMemoryModel && f12.vulkanMemoryModelDeviceScope && factors;
 }
 
-vkm_matrix vkm_vk_find_matrix(VkPhysicalDevice physical, uint32_t subgroup) {
+/* The smallest subgroup that a shader may ask for is the one that matrices are made of: where
+ * others are allowed (AMD 64 beside 32, Intel 32 beside 8 or 16) each of its invocations holds
+ * copies. */
+static uint32_t smallest_subgroup(VkPhysicalDevice physical) {
+    VkPhysicalDeviceSubgroupSizeControlProperties sizes = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_PROPERTIES};
+    VkPhysicalDeviceProperties2 all = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
+                                       .pNext = &sizes};
+    vkGetPhysicalDeviceProperties2(physical, &all);
+    return sizes.requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT ? sizes.minSubgroupSize
+                                                                          : 0;
+}
+
+vkm_matrix vkm_vk_find_matrix(VkPhysicalDevice physical) {
     VkCooperativeMatrixPropertiesKHR v[128];
     uint32_t n = VKM_COUNTOF(v);
     vkm_matrix best = {0};
@@ -88,7 +101,8 @@ vkm_matrix vkm_vk_find_matrix(VkPhysicalDevice physical, uint32_t subgroup) {
         v[i] = (VkCooperativeMatrixPropertiesKHR){
             .sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR};
     if (vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR(physical, &n, v) < 0) return best;
-    for (size_t f = 0; f < VKM_COUNTOF(kinds) && !best.m; f++) {
+    uint32_t subgroup = smallest_subgroup(physical);
+    for (size_t f = 0; subgroup && f < VKM_COUNTOF(kinds) && !best.m; f++) {
         if (kinds[f].extension && !vkm_vk_has_extension(physical, kinds[f].extension)) continue;
         if (!is_supported(physical, kinds[f].form)) continue;
         for (uint32_t i = 0; i < n; i++) {

@@ -136,8 +136,9 @@ vkm_status vkm_vk_check_messages(vk_dev *vk, vkm_err *err) VKM_MUST_CHECK;
 
 /* vk_matrix.c */
 int vkm_vk_build_has_matrices(void);
-/* What the fast tier would use of a device: bf16 before fp16, the largest shape; m 0 if nothing. */
-vkm_matrix vkm_vk_find_matrix(VkPhysicalDevice physical, uint32_t subgroup);
+/* What the fast tier would use of a device: bf16 before fp16, the largest shape, the smallest
+ * subgroup; m 0 if nothing. */
+vkm_matrix vkm_vk_find_matrix(VkPhysicalDevice physical);
 /* What a device that uses x must be made with; nothing without. Points into itself. */
 typedef struct vk_matrix_features {
     void *first; /* of a chain, or NULL */
