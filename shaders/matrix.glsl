@@ -47,7 +47,7 @@ float lift(int top) {
 float unit(int top) {
     return power(top - 14); /* 2^(top - 141) */
 }
-/* The same for products of elements of two tops, which stays finite. */
+/* The same for products of elements of two tops; finite, and 0 below 2^-126. */
 float unit(int top, int top_2) {
     return power(min(top + top_2 - 155, 254)); /* 2^(top - 141 + top_2 - 141) */
 }

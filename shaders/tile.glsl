@@ -22,8 +22,12 @@ struct vkm_operand {
     uint rows, kp, k2;
 };
 
-/* y + f * d; a denormal product or sum counts as zero. A factor of 0 adds nothing, whatever d is. */
+/* y + f * d; a denormal product or sum counts as zero, but in the fast tier. A factor of 0 adds nothing,
+ * whatever d is. */
 float vkm_add_scaled(float y, float f, float d) {
+#if defined(VKM_FORM_HALF) || defined(VKM_FORM_BF16)
+    return f == 0.0 ? y : y + f * d;
+#endif
     precise float p = f * d;
     p = f == 0.0 ? 0.0 : vkm_canon(p);
     precise float s = y + p;

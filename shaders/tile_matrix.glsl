@@ -19,7 +19,7 @@ const uint A_LOADS = (A_ROWS / 4u * TILE_STEP + gl_WorkGroupSize.x - 1u) / gl_Wo
 const uint B_LOADS = (B_ROWS / 4u * TILE_STEP + gl_WorkGroupSize.x - 1u) / gl_WorkGroupSize.x;
 const uint OWN = MAT_M * MAT_N / SUBGROUP; /* outputs of an invocation in a matrix */
 shared uint staged_a[A_ROWS * LINE], staged_b[B_ROWS * LINE];
-shared float results[gl_WorkGroupSize.x * OWN];
+shared vec4 results[gl_WorkGroupSize.x * OWN / 4u];
 
 /* Element of its matrix that is output e of this invocation. */
 uint own_element(uint e) {
@@ -115,13 +115,15 @@ void vkm_tile_add(vkm_operand a, vkm_operand b, uint k, inout float y[TILE_N]) {
             }
         }
     }
-    uint mine = gl_SubgroupID * MAT_M * MAT_N;
+    uint mine = gl_SubgroupID * (MAT_M * MAT_N / 4u);
     float sums[TILE_N];
     [[unroll]] for (uint i = 0u; i < TILE_ROWS * TILE_COLS; i++) {
-        coopMatStore(sum[i], results, mine, MAT_N, gl_CooperativeMatrixLayoutRowMajor);
+        coopMatStore(sum[i], results, mine, MAT_N / 4u, gl_CooperativeMatrixLayoutRowMajor);
         subgroupBarrier();
-        [[unroll]] for (uint e = 0u; e < OWN; e++)
-            sums[i * OWN + e] = results[mine + own_element(e)] * unit(a_top) * unit(b_top);
+        [[unroll]] for (uint e = 0u; e < OWN; e += 4u) {
+            vec4 four = results[mine + own_element(e) / 4u] * unit(a_top) * unit(b_top);
+            [[unroll]] for (uint l = 0u; l < 4u; l++) sums[i * OWN + e + l] = four[l];
+        }
         subgroupBarrier();
     }
     VKM_TAKE_SUMS(y, sums)
