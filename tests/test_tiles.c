@@ -78,13 +78,14 @@ static void kernels_of_gpus(void **state) {
     vkm_dev_close(gpu);
 }
 
-/* Matrices as NVIDIA, AMD and Intel have them, for subgroups of 16 to 64. */
+/* Matrices as NVIDIA, AMD and Intel have them, for subgroups of 8 to 64. */
 static void every_matrix_has_a_tile(void **state) {
     (void)state;
     static const vkm_matrix matrices[] = {
         {VKM_FORM_half, 16, 16, 16, 32}, {VKM_FORM_half, 16, 16, 16, 64},
         {VKM_FORM_half, 16, 8, 16, 32},  {VKM_FORM_half, 16, 8, 8, 32},
         {VKM_FORM_half, 8, 16, 16, 16},  {VKM_FORM_half, 8, 16, 16, 32},
+        {VKM_FORM_half, 8, 8, 16, 8},    {VKM_FORM_half, 8, 8, 8, 8},
         {VKM_FORM_bf16, 16, 16, 32, 32}, {VKM_FORM_bf16, 16, 16, 32, 64},
     };
     static const uint32_t sizes[] = {1, 8, 16, 17, 33, 64, 65, 400, 2560, 9728, 151936};

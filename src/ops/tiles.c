@@ -185,6 +185,12 @@ static vkm_tile matrix_tile(const vkm_dev *dev, const matrix_row *r, uint32_t m,
         if (across * 2 > subgroups) across /= 2;
         subgroups /= 2;
     }
+    while (subgroups * x.subgroup < r->subgroups * 32) { /* of 8 or 16, as on Intel's */
+        uint32_t rows = r->rows / (subgroups / across * x.m), cols = r->cols / (across * x.n);
+        if (rows < 2 && cols < 2) break; /* each has one matrix */
+        if (cols >= rows) across *= 2;
+        subgroups *= 2;
+    }
     uint32_t high = subgroups / across * x.m, wide = across * x.n; /* of a matrix each */
     VKM_BUG_ON(!high || !wide, "no matrices for %u x %u outputs", m, n);
     vkm_tile t = {x.form,
