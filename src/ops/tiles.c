@@ -158,7 +158,7 @@ void vkm_tile_write(vkm_tile t, char out[64]) {
 static int forced_tile(const vkm_dev *dev, vkm_tile *t) {
     const char *text = getenv("VKMOE_TILE");
     static int warned;
-    if (!text) return 0;
+    if (!text || vkm_dev_backend(dev) != VKM_VULKAN) return 0;
     if (vkm_tile_read(dev, text, t)) return 1;
     if (!warned++)
         vkm_warn(
