@@ -124,7 +124,8 @@ int vkm_tile_usable(vkm_tile t, vkm_matrix x) {
     if (e.shared_bytes > SHARED_BYTES) return 0;
     if (matrix)
         return e.rows % 16 == 0 && e.cols % 16 == 0 && e.own <= 128 && 2 * t.step % x.k == 0 &&
-               t.step >= 4 && t.step <= 64 && !(t.step & (t.step - 1));
+               t.step >= 4 && t.step <= 64 && !(t.step & (t.step - 1)) &&
+               !(t.lanes & (t.lanes - 1));
     if (t.form == VKM_FORM_shared)
         return t.rows % 4 == 0 && t.cols % 4 == 0 && t.rows * t.cols <= 128 && e.rows % 16 == 0 &&
                e.cols % 16 == 0 && is_one_of(t.step, 4, 8, 16);
