@@ -81,7 +81,8 @@ void begin() {
         uint at_ = gl_LocalInvocationID.x + n_ * LOCAL;                                            \
         if (at_ < PAIRS * DQ) {                                                                    \
             uint pair = at_ % PAIRS, quad = at_ / PAIRS;                                           \
-            uvec4 x = elements(next[2u * n_], lift(top)), z = elements(next[2u * n_ + 1u], lift(top)); \
+            uvec4 x = elements(next[2u * n_], lift(top));                                          \
+            uvec4 z = elements(next[2u * n_ + 1u], lift(top));                                     \
             statement                                                                              \
         }                                                                                          \
     }
@@ -135,8 +136,9 @@ uint score_quad(uint area, uint row) { return (area * BLOCK + row) * SLINE; }
         MATRIX_SUM s_ = MATRIX_SUM(0.0);                                                           \
         [[unroll]] for (uint k_ = 0u; k_ < D / MAT_K; k_++) {                                      \
             MATRIX_B z_;                                                                           \
-            coopMatLoad(z_, staged4, tile + (across() * STRIPE + c_ * MAT_N) * LINE + k_ * (MAT_K / 8u),    \
-                        LINE, gl_CooperativeMatrixLayoutColumnMajor);                              \
+            coopMatLoad(z_, staged4,                                                               \
+                        tile + (across() * STRIPE + c_ * MAT_N) * LINE + k_ * (MAT_K / 8u), LINE,  \
+                        gl_CooperativeMatrixLayoutColumnMajor);                                    \
             s_ = coopMatMulAdd(x[k_], z_, s_);                                                     \
         }                                                                                          \
         coopMatStore(s_, scores,                                                                   \
@@ -146,7 +148,7 @@ uint score_quad(uint area, uint row) { return (area * BLOCK + row) * SLINE; }
 /* sum += operands of an area times rows of a tile, which was turned, for the subgroup's columns of the
  * output. */
 #define ADD_TILE(sum, area, turned)                                                                \
-    [[unroll]] for (uint k_ = 0u; k_ < TILE / MAT_K; k_++) {                                  \
+    [[unroll]] for (uint k_ = 0u; k_ < TILE / MAT_K; k_++) {                                       \
         MATRIX_A x_;                                                                               \
         coopMatLoad(x_, scores, score_quad(area, down() * MAT_M) + k_ * (MAT_K / 8u), SLINE,       \
                     gl_CooperativeMatrixLayoutRowMajor);                                           \
@@ -213,7 +215,7 @@ void store_four(uvec2 addr, uint at, vec4 y) {
             [[unroll]] for (uint q_ = 0u; q_ < COLS / 4u; q_++) {                                  \
                 uint d = across() * OWN_D + c_ * STRIPE + lane_part() * COLS + 4u * q_;            \
                 vec4 y = uintBitsToFloat(                                                          \
-                    scores[score_quad(0u, lane_row(r)) + lane_col() / 4u + q_]);                 \
+                    scores[score_quad(0u, lane_row(r)) + lane_col() / 4u + q_]);                   \
                 statement;                                                                         \
             }                                                                                      \
         }                                                                                          \

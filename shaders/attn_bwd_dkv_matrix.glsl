@@ -66,7 +66,7 @@ void main() {
             p[i_][c_] = exp(p[i_][c_] - stat.x) * stat.y;
             ds[i_][c_] = p[i_][c_] * (ds[i_][c_] - stat.z);
         })
-        if (tile < first + BLOCK || tile + TILE > len) /* not all keys of the block are seen, or queries there */
+        if (tile < first + BLOCK || tile + TILE > len) /* not all see all, or not all queries are there */
             FOR_SCORES({
                 uint t = tile + lane_col() + col;
                 if (t < first + lane_row(r) || t > last) p[i_][c_] = ds[i_][c_] = 0.0;

@@ -73,7 +73,10 @@ void main() {
         float by = unit(q_top, k_top) * pc.scale;
         [[unroll]] for (uint i = 0u; i < ROWS * FOURS; i++) s[i] = scores_at(0u, i) * by;
         if (tile + TILE > n_prefix + first + 1u) /* a row of the block does not see all of the tile */
-            FOR_SCORES(if (tile + lane_col() + col > min(n_prefix + first + lane_row(r), last)) s[i_][c_] = LOWEST;)
+            FOR_SCORES({
+                uint own = min(n_prefix + first + lane_row(r), last); /* the last key that the row sees */
+                if (tile + lane_col() + col > own) s[i_][c_] = LOWEST;
+            })
         [[unroll]] for (uint r = 0u; r < ROWS; r++) {
             float top = LOWEST;
             [[unroll]] for (uint i = r * FOURS; i < (r + 1u) * FOURS; i++)

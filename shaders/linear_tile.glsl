@@ -20,6 +20,12 @@ float expert_factor(uint i) {
 }
 
 void vkm_linear_tile(inout precise float y[TILE_N]) {
+    for (uint part = 0u; TILE_PARTS != 0u && part < pc.n_parts; part++) {
+        uvec2 from = vkm_address(pc.parts, part * pc.m * pc.n);
+        VKM_FOR_FOURS(precise vec4 z = VKM_FOUR(y);
+                      z = z + vkm_load_four(from, VKM_ROW(i), j, pc.n, pc.n);
+                      [[unroll]] for (uint l = 0u; l < 4u; l++) y[at + l] = z[l])
+    }
     uint k2 = pc.n_experts * pc.kper;
     for (uint part = 0u; part <= pc.n_experts; part++) {
         bool base = part == 0u;

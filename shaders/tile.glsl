@@ -15,6 +15,7 @@
 #include "words.glsl"
 
 layout(constant_id = 10) const uint TILE_QUADS = 0; /* 1: rows of outputs start at multiples of 4 */
+layout(constant_id = 11) const uint TILE_PARTS = 0; /* 1: linear's base product was made in parts */
 
 /* One operand: its address, rows, K as stored, and the first k / 2 to read. */
 struct vkm_operand {

@@ -4,12 +4,17 @@
 #include <stddef.h>
 #include <setjmp.h>
 #include <cmocka.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/init_model.h"
 #include "ops/device.h"
 #include "ops/tiles.h"
+#include "tmpdir.h"
+#include "program.h"
 #include "verify/verify.h"
+#include "vk/backend.h"
 
 static vkm_dev *dev;
 
@@ -57,6 +62,68 @@ static void tiles_are_of_the_tier(void **state) {
     assert_true(few.form == VKM_FORM_plain || few.form == VKM_FORM_split);
 }
 
+/* The numbers of the arrays "logprobs" in what the program printed, line by line. */
+static uint32_t read_logprobs(double *to, uint32_t cap) {
+    uint32_t n = 0;
+    for (const char *at = out; (at = strstr(at, "\"logprobs\": [")) != NULL;) {
+        at += strlen("\"logprobs\": [");
+        for (char *end; n < cap; at = end + 1) {
+            to[n++] = strtod(at, &end);
+            if (*end != ',') break;
+        }
+    }
+    return n;
+}
+
+/* As on a GPU, where a decode step's products are made in parts: what was drawn so is scored by the
+ * CPU, which makes them whole. */
+static void decoding_in_parts(void **state) {
+    if (!dev) skip();
+    enum { ROWS = 40, TOKENS = 5 };
+    static const char text[] = "{\"prompt\": \"one two\", \"completion\": \" three four\"}\n"
+                               "{\"prompt\": \"a b c\", \"completion\": \" d e f g\"}\n";
+    const vkm_matrix sixteen = {VKM_FORM_half, 16, 16, 16, 32};
+    vkm_dev gpu = {.class = VKM_CLASS_GPU, .matrix = sixteen};
+    assert_int_equal(vkm_tile_k_part(&gpu, ROWS, 2 * 2048, 1024), 512);
+    assert_int_equal(vkm_tile_k_part(&gpu, 8, 2 * 2048, 1024), 0);
+    assert_int_equal(vkm_tile_k_part(&gpu, 65, 2 * 2048, 1024), 0);
+    const vkm_model_preset *tiny;
+    vkm_err err = {0};
+    if (tmpdir_make(state) || vkm_model_preset_find("tiny", &tiny, &err)) fail_msg("%s", err.msg);
+    vkm_init_options o = {.config = tiny->config, .output = in_dir("model"), .seed = 5};
+    o.config.C = 1024, o.config.F = 2048, o.config.H = 8, o.config.K = 4, o.config.D = 64;
+    if (vkm_init_model(&o, NULL, &err)) fail_msg("%s", err.msg);
+    put_file("rows.jsonl", text, sizeof text - 1);
+    works(vkmoe("sft --backend cpu --model '%s' --data '%s' --output_dir '%s' --sft_train both "
+                "--lora_rank 3 --max_steps 4 --warmup_steps 0 --learning_rate 0.02 "
+                "--per_device_train_batch_size 2",
+                in_dir("model"), in_dir("rows.jsonl"), in_dir("run")));
+    setenv("VKMOE_CLASS", "gpu", 1);
+    works(vkmoe("generate --backend vulkan --numerics fast --run '%s' --w 0.5 --prompt 'x y' "
+                "--json --temperature 1 "
+                "--num_return_sequences %d --max_new_tokens %d --seed 7",
+                in_dir("run"), ROWS, TOKENS));
+    unsetenv("VKMOE_CLASS");
+    double drawn[ROWS * TOKENS], scored[ROWS * TOKENS], most = 0;
+    uint32_t n = read_logprobs(drawn, ROWS * TOKENS);
+    char *rows = calloc(1, sizeof out);
+    size_t len = 0;
+    assert_non_null(rows);
+    for (const char *at = out; (at = strstr(at, "\"ids\": [")) != NULL; at++)
+        len += (size_t)snprintf(rows + len, sizeof out - len,
+                                "{\"prompt\": \"x y\", \"completion_ids\": %.*s}\n",
+                                (int)(strchr(at, ']') + 1 - strchr(at, '[')), strchr(at, '['));
+    put_file("scored.jsonl", rows, len);
+    free(rows);
+    works(vkmoe("score --backend cpu --run '%s' --w 0.5 --data '%s'", in_dir("run"),
+                in_dir("scored.jsonl")));
+    assert_int_equal(read_logprobs(scored, ROWS * TOKENS), n);
+    for (uint32_t i = 0; i < n; i++) most = fmax(most, fabs(drawn[i] - scored[i]));
+    print_message("%u log-probabilities, at most %g apart\n", n, most);
+    assert_true(n > ROWS && most < 0.05);
+    tmpdir_remove(state);
+}
+
 static void the_cpu_has_none(void **state) {
     (void)state;
     vkm_err err = {0};
@@ -82,6 +149,7 @@ static void the_exact_tier_has_none(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kernels_pass_their_gates), cmocka_unit_test(tiles_are_of_the_tier),
-        cmocka_unit_test(the_cpu_has_none), cmocka_unit_test(the_exact_tier_has_none)};
+        cmocka_unit_test(decoding_in_parts), cmocka_unit_test(the_cpu_has_none),
+        cmocka_unit_test(the_exact_tier_has_none)};
     return cmocka_run_group_tests(tests, open_device, close_device);
 }

@@ -22,7 +22,7 @@ VKMOE_CLASS=gpu build/vkmoe bench "$row" --preset "$preset" --device lavapipe --
               "shared B", "waves", "instructions", "estimate"; next }
     {
         constants = $2
-        for (i = 3; i <= 12; i++) constants = constants " " $i
+        for (i = 3; i <= 13; i++) constants = constants " " $i
         sub(/( 0)+$/, "", constants)
         printf "%-24s %-32s %9d %7d %10d %8d %12d %9d\n", $1, constants, of("VGPRs"), of("Spilled VGPRs"), of("LDS size"),
                of("Subgroups per SIMD"), of("Instructions"), of("Inverse Throughput") | "sort -k1,1"

@@ -11,7 +11,7 @@ enum { SMALL = 512, OWN_VOCAB = 512 }; /* OWN_VOCAB: of the tokenizer that init-
  * rank 32. */
 vkm_kit vkm_kit_begin(vkm_bench *b, const vkm_bench_row *row, const vkm_model_preset *preset,
                       vkm_err *err) {
-    vkm_kit k = {.row = row, .plan = vkm_plan_new(b->dev), .err = err, .experts = 2};
+    vkm_kit k = {.row = row, .dev = b->dev, .plan = vkm_plan_new(b->dev), .err = err, .experts = 2};
     if (preset) k.c = preset->config;
     if (!k.c.V) k.c.V = OWN_VOCAB;
     int small = k.c.C < SMALL;

@@ -1,11 +1,7 @@
-/* Bench rows of kernels. A function by kernel fills its args at the shapes of a preset; the bytes
- * it must move and the row's text follow from them: VKM_BENCH(rmsnorm_fwd) { // vkm_kit *k,
- * vkm_args_rmsnorm_fwd *a *a = (vkm_args_rmsnorm_fwd){.n_rows = k->rows, .n_cols = k->c.C, .eps =
- * 1e-6f}; vkm_kit_f32(k, &a->x, (uint64_t)k->rows * k->c.C);
- *         ...
- *     }
- *     static const vkm_bench_row rows[] = {VKM_BENCH_ROW(rmsnorm_fwd, ""), ...
- * tests/test_bench.c holds that every kernel has a row. */
+/* Bench rows of kernels. A function by kernel, VKM_BENCH(name), has a vkm_kit *k and fills the
+ * kernel's args *a at the shapes of a preset, tensors by the vkm_kit_ functions below; the bytes it
+ * must move and the row's text follow from them. VKM_BENCH_ROW(name, suffix, sizes...) makes it a
+ * row of a table. tests/test_bench.c holds that every kernel has a row. */
 #ifndef VKM_CLI_BENCH_KIT_H
 #define VKM_CLI_BENCH_KIT_H
 
@@ -17,6 +13,7 @@ enum { VKM_KIT_TABLES = 4 };
 /* A row being made: shapes to take, and what its function adds. */
 typedef struct vkm_kit {
     const vkm_bench_row *row;
+    const vkm_dev *dev;
     vkm_model_config c;           /* V is never 0 */
     uint32_t n_seq, len, rows;    /* a training batch: sequences, tokens each, both */
     uint32_t decoding, keys;      /* rows that decode, keys of each */

@@ -1,5 +1,6 @@
 /* Bench rows of products and attention. */
 #include "cli/bench_kit.h"
+#include "ops/tiles.h"
 
 /* Sizes of a row: which product (for gemm, linear); rows, 0 for a training batch's; experts or not.
  */
@@ -29,13 +30,16 @@ static product product_of(const vkm_kit *k) {
     }
 }
 
+/* A decode step's, gate beside up, in the parts that it is made in. */
 VKM_BENCH(gemm) {
     product p = product_of(k);
-    uint32_t kp = vkm_op_kp(p.k);
+    uint32_t kp = vkm_op_kp(p.k), of = k->row->size[SIZE_PRODUCT], parts = 1;
     *a = (vkm_args_gemm){.m = p.m, .n = p.n, .k = kp, .kpa = kp, .kpb = kp, .ldc = p.n};
     vkm_kit_op16(k, &a->a, p.m, p.k);
     vkm_kit_op16(k, &a->b, p.n, p.k);
-    vkm_kit_f32(k, &a->c, (uint64_t)p.m * p.n);
+    if (of >= GATE) a->k_part = vkm_tile_k_part(k->dev, p.m, p.n * (of == GATE ? 2 : 1), kp);
+    if (a->k_part) parts = (kp + a->k_part - 1) / a->k_part;
+    vkm_kit_f32(k, &a->c, (uint64_t)parts * p.m * p.n);
     k->flops = 2.0 * p.m * p.n * p.k;
 }
 
@@ -196,6 +200,8 @@ static const vkm_bench_row rows[] = {
     {"gemm/1024", run_gemm, "", {CUBE, 1024}},
     VKM_BENCH_ROW(gemm, "-head", HEAD),
     VKM_BENCH_ROW(gemm, "-head-dx", HEAD_DX),
+    VKM_BENCH_ROW(gemm, "-gate-64", GATE, 64),
+    VKM_BENCH_ROW(gemm, "-down-64", DOWN, 64),
     VKM_BENCH_ROW(linear, "-gate", GATE),
     VKM_BENCH_ROW(linear, "-gate-base", GATE, 0, 1),
     VKM_BENCH_ROW(linear, "-gate-1", GATE, 1),

@@ -35,13 +35,33 @@ static vkm_tensor cache_rows(const vkm_pass *p) {
     return p->decode ? p->decode->rows : (vkm_tensor){0};
 }
 
-/* y = W x + sum_e f_e expert_e(x) (+ bias, or res), x an operand (T, d_in), after lora_down. */
+/* The base products of the group's Linears, those that are made in parts: side by side with
+ * lora_down, since neither waits for the other. */
+static void base_parts(const vkm_pass *p, uint32_t layer, vkm_linear_id first, uint32_t t,
+                       vkm_tensor x) {
+    vkm_work *w = p->w;
+    for (uint32_t i = 0; p->decode && i < vkm_lora_group_of(first)->n; i++) {
+        const vkm_linear *lin = &w->model->layers[layer].lin[first + i];
+        uint32_t n, kp = vkm_op_kp(lin->d_in);
+        uint64_t at;
+        uint32_t k_part = vkm_work_parts(w, first + i, t, &n, &at);
+        if (k_part)
+            VKM_OP(p->s, gemm, .a = x, .b = lin->w,
+                   .c = vkm_view(w->parts, at, (uint64_t)n * t * lin->d_out), .m = t,
+                   .n = lin->d_out, .k = kp, .kpa = kp, .kpb = kp, .ldc = lin->d_out,
+                   .k_part = k_part);
+    }
+}
+
+/* y = W x + sum_e f_e expert_e(x) (+ bias, or res), x an operand (T, d_in), after the above. */
 static void adapted_linear(const vkm_pass *p, uint32_t layer, vkm_linear_id id, uint32_t t,
                            vkm_tensor x, const vkm_tensor *res, vkm_tensor y) {
     vkm_work *w = p->w;
     const vkm_linear *lin = &w->model->layers[layer].lin[id];
     vkm_tensor uh = x, up = lin->w; /* unread when there is no adapter */
-    uint32_t n_experts = 0, kpa2 = 0, kper = 0;
+    vkm_tensor parts = lin->w;      /* unread when there are none */
+    uint32_t n_experts = 0, kpa2 = 0, kper = 0, n_parts = 0;
+    uint64_t at;
     if (p->adapter) {
         n_experts = p->adapter->n_experts;
         kpa2 = vkm_uh_length(w, id);
@@ -49,31 +69,37 @@ static void adapted_linear(const vkm_pass *p, uint32_t layer, vkm_linear_id id, 
         up = p->adapter->modules[layer * VKM_N_LINEARS + id].up;
         uh = vkm_uh_of(w, layer, id, t);
     }
+    if (p->decode && vkm_work_parts(w, id, t, &n_parts, &at))
+        parts = vkm_view(w->parts, at, (uint64_t)n_parts * t * lin->d_out);
+    uint32_t k = n_parts ? 0 : vkm_op_kp(lin->d_in);
     vkm_args_linear full = {.a = x,
                             .b = lin->w,
                             .a2 = uh,
                             .b2 = up,
                             .scale = w->f,
                             .row_seq = w->row_seq,
+                            .parts = parts,
                             .res = lin->bias.n ? lin->bias
                                    : res       ? *res
                                                : y,
                             .c = y,
                             .m = t,
                             .n = lin->d_out,
-                            .k = vkm_op_kp(lin->d_in),
+                            .k = k,
                             .kpa2 = kpa2,
                             .kper = kper,
                             .n_experts = n_experts,
+                            .n_parts = n_parts,
                             .has_res = lin->bias.n ? 2 : res != NULL};
     if (y.dtype != VKM_BF16) {
         VKM_BUG_ON(lin->bias.n && res, "a bias and a residual");
         vkm_op_linear(p->s, &full);
     } else { /* v */
         VKM_OP(p->s, linear_bf16, .a = x, .b = lin->w, .a2 = uh, .b2 = up, .scale = w->f,
-               .row_seq = w->row_seq, .bias = lin->bias, .rows = cache_rows(p), .c = y, .m = t,
-               .n = lin->d_out, .k = vkm_op_kp(lin->d_in), .kpa2 = kpa2, .kper = kper,
-               .n_experts = n_experts, .has_bias = lin->bias.n != 0, .has_rows = p->decode != NULL);
+               .row_seq = w->row_seq, .parts = parts, .bias = lin->bias, .rows = cache_rows(p),
+               .c = y, .m = t, .n = lin->d_out, .k = k, .kpa2 = kpa2, .kper = kper,
+               .n_experts = n_experts, .n_parts = n_parts, .has_bias = lin->bias.n != 0,
+               .has_rows = p->decode != NULL);
     }
 }
 
@@ -102,6 +128,7 @@ void vkm_layer_forward(const vkm_pass *p, uint32_t i, vkm_tensor x, vkm_tensor y
     VKM_OP(p->s, rmsnorm_fwd, .x = x, .gain = layer->norm_attn, .y = a->n1, .rstd = a->rstd1,
            .n_rows = all.rows, .n_cols = d->C, .eps = (float)d->norm_eps);
     lora_down(p, i, VKM_LIN_Q, all, a->n1);
+    base_parts(p, i, VKM_LIN_Q, all.rows, a->n1);
     adapted_linear(p, i, VKM_LIN_Q, of.rows, a->n1, NULL, a->q);
     adapted_linear(p, i, VKM_LIN_K, all.rows, a->n1, NULL, a->k);
     adapted_linear(p, i, VKM_LIN_V, all.rows, a->n1, NULL, v);
@@ -116,16 +143,19 @@ void vkm_layer_forward(const vkm_pass *p, uint32_t i, vkm_tensor x, vkm_tensor y
                .n_kv = d->K, .head_dim = d->D, .scale = vkm_attn_scale(d),
                .has_prefix = w->has_prefix);
     lora_down(p, i, VKM_LIN_O, of, a->o);
+    base_parts(p, i, VKM_LIN_O, of.rows, a->o);
     adapted_linear(p, i, VKM_LIN_O, of.rows, a->o, &x, a->xmid);
 
     VKM_OP(p->s, rmsnorm_fwd, .x = a->xmid, .gain = layer->norm_mlp, .y = a->n2, .rstd = a->rstd2,
            .n_rows = of.rows, .n_cols = d->C, .eps = (float)d->norm_eps);
     lora_down(p, i, VKM_LIN_GATE, of, a->n2);
+    base_parts(p, i, VKM_LIN_GATE, of.rows, a->n2);
     adapted_linear(p, i, VKM_LIN_GATE, of.rows, a->n2, NULL, a->gate);
     adapted_linear(p, i, VKM_LIN_UP, of.rows, a->n2, NULL, a->up);
     VKM_OP(p->s, swiglu_fwd, .gate = a->gate, .up = a->up, .y = a->act, .n_rows = of.rows,
            .n_cols = d->F);
     lora_down(p, i, VKM_LIN_DOWN, of, a->act);
+    base_parts(p, i, VKM_LIN_DOWN, of.rows, a->act);
     adapted_linear(p, i, VKM_LIN_DOWN, of.rows, a->act, &a->xmid, y);
 }
 

@@ -97,6 +97,7 @@ typedef struct vkm_work {
     /* activations */
     vkm_tensor *x;        /* L+1 residual streams (T,C); without `trains` two, used in turn */
     vkm_tensor h;         /* (T, n E kper / 2): A x of a group of Linears */
+    vkm_tensor parts;     /* of a decode step: base products of a group, vkm_work_parts */
     vkm_layer_acts *acts; /* of every layer with max.keep, else one that all use in turn */
     vkm_layer_grads grads;
     /* output head, over completion rows N */
@@ -131,6 +132,10 @@ static inline vkm_layer_acts *vkm_acts_of(const vkm_work *w, uint32_t layer) {
  * length. */
 vkm_tensor vkm_uh_of(const vkm_work *w, uint32_t layer, vkm_linear_id id, uint32_t t);
 uint32_t vkm_uh_length(const vkm_work *w, vkm_linear_id id);
+
+/* How the base product of a Linear over t rows of a decode step is made: K of its parts (gemm's
+ * k_part), whose number is *n and which lie in w->parts from *at on; 0: as a whole, in linear. */
+uint32_t vkm_work_parts(const vkm_work *w, vkm_linear_id id, uint32_t t, uint32_t *n, uint64_t *at);
 
 /* Rows that a sequence of len tokens takes in a batch. */
 static inline uint32_t vkm_seq_rows(uint32_t len) {

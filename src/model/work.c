@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "model/work_impl.h"
+#include "ops/tiles.h"
 
 static void plan_acts(vkm_work *w, vkm_layer_acts *a, vkm_plan *p) {
     const vkm_model_config *d = &w->model->dims;
@@ -95,6 +96,34 @@ static void plan_head(vkm_work *w, vkm_plan *p) {
     vkm_plan_add(p, &w->dxc, VKM_F32, n * d->C, "output head");
 }
 
+uint32_t vkm_work_parts(const vkm_work *w, vkm_linear_id id, uint32_t t, uint32_t *n,
+                        uint64_t *at) {
+    const vkm_lora_group *g = vkm_lora_group_of(id);
+    uint32_t d_in, d_out, columns = 0, before = 0;
+    for (uint32_t i = 0; i < g->n; i++) {
+        vkm_linear_dims(&w->model->dims, (vkm_linear_id)(g->first + i), &d_in, &d_out);
+        if (g->first + i < id) before += d_out;
+        columns += d_out;
+    }
+    uint32_t k = vkm_op_kp(d_in), k_part = vkm_tile_k_part(w->model->dev, t, columns, k);
+    *n = k_part ? (k + k_part - 1) / k_part : 0;
+    *at = (uint64_t)*n * t * before;
+    return k_part;
+}
+
+/* Elements of w->parts: the most that a decode step of so many rows makes at one time. */
+static uint64_t parts_length(const vkm_work *w) {
+    uint64_t most = 0, at;
+    for (uint32_t t = 1; t <= w->max.seqs; t++)
+        for (uint32_t i = 0; i < VKM_N_LINEARS; i++) {
+            uint32_t d_in, d_out, n;
+            vkm_linear_dims(&w->model->dims, (vkm_linear_id)i, &d_in, &d_out);
+            (void)vkm_work_parts(w, (vkm_linear_id)i, t, &n, &at);
+            if (at + (uint64_t)n * t * d_out > most) most = at + (uint64_t)n * t * d_out;
+        }
+    return most;
+}
+
 static void plan_work(vkm_work *w, vkm_plan *p) {
     const vkm_model_config *d = &w->model->dims;
     const char *acts = "activations";
@@ -114,6 +143,8 @@ static void plan_work(vkm_work *w, vkm_plan *p) {
     uint32_t half = w->n_experts * vkm_lora_kper(w->rank) / 2;
     for (uint32_t i = 0; i < n_streams; i++) vkm_plan_add(p, &w->x[i], VKM_F32, t * d->C, acts);
     if (half) vkm_plan_add(p, &w->h, VKM_F32, t * VKM_MAX_LORA_GROUP * half, acts);
+    uint64_t parts = parts_length(w);
+    if (parts) vkm_plan_add(p, &w->parts, VKM_F32, parts, acts);
     for (uint32_t i = 0; i < (w->max.keep ? d->L : 1); i++) plan_acts(w, &w->acts[i], p);
     if (w->max.trains) plan_grads(w, p);
     plan_head(w, p);

@@ -34,21 +34,33 @@ void vkm_op_gemm(vkm_stream *s, const vkm_args_gemm *a) {
     VKM_BUG_ON(a->k & 7 || a->kpa & 7 || a->kpb & 7 || a->k > a->kpa || a->k > a->kpb,
                "gemm: k %u of operands with %u and %u", a->k, a->kpa, a->kpb);
     VKM_BUG_ON(a->ldc < a->n, "gemm: ldc %u for %u columns", a->ldc, a->n);
+    VKM_BUG_ON(a->k_part & (VKM_CHUNK - 1), "gemm: k_part %u", a->k_part);
     if (!a->m || !a->n) return;
+    if (!a->k_part) b.k_part = a->k;
+    uint32_t parts = a->k_part && a->k ? vkm_div_up(a->k, a->k_part) : 1;
     b.a = vkm_need(a->a, operand_span(a->m, a->k, a->kpa), "gemm", "a");
     b.b = vkm_need(a->b, operand_span(a->n, a->k, a->kpb), "gemm", "b");
-    b.c = vkm_need(a->c, (uint64_t)(a->m - 1) * a->ldc + a->n, "gemm", "c");
-    vkm_stream_launch(s, &vkm_kernels[VKM_K_gemm], &b,
-                      vkm_tile_launch(vkm_stream_dev(s), 1, a->m, a->n, a->k,
-                                      aligned(b.c, 16) && a->ldc % 4 == 0,
-                                      work_of(a->m, a->n, a->k)));
+    b.c = vkm_need(a->c, ((uint64_t)parts * a->m - 1) * a->ldc + a->n, "gemm", "c");
+    vkm_launch how =
+        vkm_tile_launch(vkm_stream_dev(s), 1, a->m, a->n, b.k_part,
+                        aligned(b.c, 16) && a->ldc % 4 == 0, work_of(a->m, a->n, a->k));
+    how.groups[2] = parts;
+    vkm_stream_launch(s, &vkm_kernels[VKM_K_gemm], &b, how);
+}
+
+/* Of linear and linear_bf16; k with the experts'. */
+static vkm_launch linear_launch(vkm_stream *s, uint32_t m, uint32_t n, uint32_t k, uint32_t n_parts,
+                                int quads) {
+    vkm_launch how = vkm_tile_launch(vkm_stream_dev(s), 2, m, n, k, quads, work_of(m, n, k));
+    how.spec[11] = n_parts != 0;
+    return how;
 }
 
 void vkm_op_linear(vkm_stream *s, const vkm_args_linear *a) {
     vkm_args_linear b = *a;
     uint32_t k2 = a->n_experts * a->kper;
-    VKM_BUG_ON(a->k & 7 || a->kper & 7 || a->kpa2 & 7 || k2 > a->kpa2,
-               "linear: k %u, kper %u of %u", a->k, a->kper, a->kpa2);
+    VKM_BUG_ON(a->k & 7 || a->kper & 7 || a->kpa2 & 7 || k2 > a->kpa2 || (a->k && a->n_parts),
+               "linear: k %u, %u parts, kper %u of %u", a->k, a->n_parts, a->kper, a->kpa2);
     b.a = vkm_need(a->a, operand_span(a->m, a->k, a->k), "linear", "a");
     b.b = vkm_need(a->b, operand_span(a->n, a->k, a->k), "linear", "b");
     b.a2 = vkm_need(a->a2, operand_span(a->m, k2, a->kpa2), "linear", "a2");
@@ -59,17 +71,20 @@ void vkm_op_linear(vkm_stream *s, const vkm_args_linear *a) {
     const uint64_t added[] = {0, (uint64_t)a->m * a->n, a->n};
     b.res = vkm_need(a->res, added[a->has_res], "linear", "res");
     b.c = vkm_need(a->c, (uint64_t)a->m * a->n, "linear", "c");
-    vkm_stream_launch(s, &vkm_kernels[VKM_K_linear], &b,
-                      vkm_tile_launch(vkm_stream_dev(s), 2, a->m, a->n, a->k + k2,
-                                      aligned(b.c, 16) && aligned(b.res, 16),
-                                      work_of(a->m, a->n, a->k + k2)));
+    b.parts = a->n_parts ? vkm_need(a->parts, a->n_parts * b.c.n, "linear", "parts") : b.res;
+    vkm_stream_launch(
+        s, &vkm_kernels[VKM_K_linear], &b,
+        linear_launch(s, a->m, a->n, a->k + k2, a->n_parts,
+                      aligned(b.c, 16) && aligned(b.res, 16) && aligned(b.parts, 16)));
 }
 
 void vkm_op_linear_bf16(vkm_stream *s, const vkm_args_linear_bf16 *a) {
     vkm_args_linear_bf16 b = *a;
     uint32_t k2 = a->n_experts * a->kper;
-    VKM_BUG_ON(a->k & 7 || a->kper & 7 || a->kpa2 & 7 || k2 > a->kpa2 || a->n & 1,
-               "linear_bf16: k %u, kper %u of %u, n %u", a->k, a->kper, a->kpa2, a->n);
+    VKM_BUG_ON(a->k & 7 || a->kper & 7 || a->kpa2 & 7 || k2 > a->kpa2 || a->n & 1 ||
+                   (a->k && a->n_parts),
+               "linear_bf16: k %u, %u parts, kper %u of %u, n %u", a->k, a->n_parts, a->kper,
+               a->kpa2, a->n);
     b.a = vkm_need(a->a, operand_span(a->m, a->k, a->k), "linear_bf16", "a");
     b.b = vkm_need(a->b, operand_span(a->n, a->k, a->k), "linear_bf16", "b");
     b.a2 = vkm_need(a->a2, operand_span(a->m, k2, a->kpa2), "linear_bf16", "a2");
@@ -81,10 +96,12 @@ void vkm_op_linear_bf16(vkm_stream *s, const vkm_args_linear_bf16 *a) {
     b.rows = a->has_rows ? vkm_need(a->rows, a->m, "linear_bf16", "rows") : b.row_seq;
     /* with rows they choose among those of c */
     b.c = vkm_need(a->c, a->has_rows ? a->c.n : (uint64_t)a->m * a->n, "linear_bf16", "c");
+    uint64_t n_parts = (uint64_t)a->n_parts * a->m * a->n;
+    b.parts = n_parts ? vkm_need(a->parts, n_parts, "linear_bf16", "parts") : b.scale;
     vkm_stream_launch(s, &vkm_kernels[VKM_K_linear_bf16], &b,
-                      vkm_tile_launch(vkm_stream_dev(s), 2, a->m, a->n, a->k + k2,
-                                      aligned(b.c, 8) && (!a->has_bias || aligned(b.bias, 16)),
-                                      work_of(a->m, a->n, a->k + k2)));
+                      linear_launch(s, a->m, a->n, a->k + k2, a->n_parts,
+                                    aligned(b.c, 8) && (!a->has_bias || aligned(b.bias, 16)) &&
+                                        (!a->n_parts || aligned(b.parts, 16))));
 }
 
 void vkm_op_lora_down(vkm_stream *s, const vkm_args_lora_down *a) {
@@ -180,15 +197,23 @@ static void product(vkm_operand a, vkm_operand b, tile t, uint32_t k, sums out) 
 
 VKM_REF(gemm) {
     vkm_operand x = {ref_bf16(a->a), a->kpa}, w = {ref_bf16(a->b), a->kpb};
-    real *c = ref_f32(a->c); // (m, ldc)
-    FOR_TILES(t, a->m, a->n) {
-        sums y;
-        product(x, w, t, a->k, y);
-        for (uint32_t i = 0; i < t.rows; i++) {
-            real *row = c + (uint64_t)(t.i0 + i) * a->ldc + t.j0;
-            for (uint32_t j = 0; j < t.cols; j++) row[j] = canon(y[i][j]);
+    real *c = ref_f32(a->c); // (parts, m, ldc)
+    uint32_t k = 0;
+    do {
+        uint32_t n = a->k - k < a->k_part ? a->k - k : a->k_part;
+        FOR_TILES(t, a->m, a->n) {
+            sums y;
+            product(x, w, t, n, y);
+            for (uint32_t i = 0; i < t.rows; i++) {
+                real *row = c + (uint64_t)(t.i0 + i) * a->ldc + t.j0;
+                for (uint32_t j = 0; j < t.cols; j++) row[j] = canon(y[i][j]);
+            }
         }
-    }
+        k += n;
+        x.x += (uint64_t)n * VKM_PANEL;
+        w.x += (uint64_t)n * VKM_PANEL;
+        c += (uint64_t)a->m * a->ldc;
+    } while (k < a->k);
 }
 
 /* Columns come in fours: u, u, A0 x, A0 x of two neighbouring ranks. */
@@ -242,10 +267,26 @@ VKM_IN_REF void add_scaled(vkm_operand a, vkm_operand b, tile t, uint32_t k, con
     }
 }
 
+/* The sum of a tile's parts, each (m, n). */
+VKM_IN_REF void sum_parts(const vkm_args_linear *a, tile t, sums y) {
+    const real *parts = ref_f32(a->parts); // (n_parts, m, n)
+    for (uint32_t i = 0; i < t.rows; i++)
+        for (uint32_t j = 0; j < t.cols; j++) y[i][j] = 0;
+    for (uint32_t p = 0; p < a->n_parts; p++, parts += (uint64_t)a->m * a->n)
+        for (uint32_t i = 0; i < t.rows; i++) {
+            const real *row = parts + (uint64_t)(t.i0 + i) * a->n + t.j0;
+            for (uint32_t j = 0; j < t.cols; j++) y[i][j] = y[i][j] + row[j];
+        }
+}
+
 /* y = x W^T + the experts' terms for one tile; the part that linear and linear_bf16 share. */
 VKM_IN_REF void linear_tile(const vkm_args_linear *a, tile t, sums y) {
     uint32_t k2 = a->n_experts * a->kper;
-    product((vkm_operand){ref_bf16(a->a), a->k}, (vkm_operand){ref_bf16(a->b), a->k}, t, a->k, y);
+    if (a->n_parts)
+        sum_parts(a, t, y);
+    else
+        product((vkm_operand){ref_bf16(a->a), a->k}, (vkm_operand){ref_bf16(a->b), a->k}, t, a->k,
+                y);
     const uint32_t *row_seq = ref_u32(a->row_seq);
     const real *scale = ref_f32(a->scale); // (n_seq, n_experts)
     for (uint32_t e = 0; e < a->n_experts; e++) {
@@ -286,12 +327,14 @@ VKM_REF(linear_bf16) {
                          .b2 = a->b2,
                          .scale = a->scale,
                          .row_seq = a->row_seq,
+                         .parts = a->parts,
                          .m = a->m,
                          .n = a->n,
                          .k = a->k,
                          .kpa2 = a->kpa2,
                          .kper = a->kper,
-                         .n_experts = a->n_experts};
+                         .n_experts = a->n_experts,
+                         .n_parts = a->n_parts};
     const uint32_t *rows = ref_u32(a->rows); // (m)
     bf16 *c = ref_bf16(a->c);                // (., n) row-major
     FOR_TILES(t, a->m, a->n) {

@@ -48,6 +48,10 @@ uint32_t vkm_tile_candidates(const vkm_dev *dev, uint32_t m, uint32_t n, vkm_til
 int vkm_tile_read(const vkm_dev *dev, const char *text, vkm_tile *out);
 void vkm_tile_write(vkm_tile t, char out[64]);
 
+/* K of each part of the products of m rows that run at once, with n columns in all, where they are
+ * best made in parts side by side (gemm's k_part); 0: as wholes. In the exact tier always. */
+uint32_t vkm_tile_k_part(const vkm_dev *dev, uint32_t m, uint32_t n, uint32_t k);
+
 /* The launch of a product kernel over an (m, n) output, K elements each, with that tile. quads:
  * whether rows of outputs, and of what is added to them, start at multiples of 4 elements. */
 vkm_launch vkm_tile_launch(const vkm_dev *dev, uint32_t products, uint32_t m, uint32_t n,

@@ -15,7 +15,9 @@ VKM_CASES(gemm) {
         vkm_fill fill = i % 2 ? VKM_FILL_ADVERSARIAL : VKM_FILL_NORMAL;
         a.a = vkm_v_op16(v, a.m, a.kpa, fill);
         a.b = vkm_v_op16(v, a.n, a.kpb, fill);
-        a.c = vkm_v_f32_out(v, (uint64_t)(a.m - 1) * a.ldc + a.n);
+        a.k_part = i % 3 ? 0 : 256 * (1 + (uint32_t)i / 6);
+        uint32_t parts = a.k_part ? (a.k + a.k_part - 1) / a.k_part : 1;
+        a.c = vkm_v_f32_out(v, ((uint64_t)parts * a.m - 1) * a.ldc + a.n);
         VKM_V_RUN(v, gemm, &a);
     }
     /* K of a whole vocabulary, as in the gradient of the logits */
@@ -50,6 +52,9 @@ VKM_CASES(linear) {
         a.scale = vkm_v_f32(v, 4, i % 2 ? VKM_FILL_WIDE : VKM_FILL_POSITIVE);
         a.row_seq = rows_of(v, a.m);
         a.res = vkm_v_f32(v, a.has_res == 2 ? a.n : (uint64_t)a.m * a.n, VKM_FILL_NORMAL);
+        a.n_parts = i % 4 == 3 ? (uint32_t)i : 0;
+        if (a.n_parts) a.k = 0;
+        a.parts = vkm_v_f32(v, (a.n_parts ? a.n_parts : 1ull) * a.m * a.n, VKM_FILL_NORMAL);
         a.c = vkm_v_f32_out(v, (uint64_t)a.m * a.n);
         VKM_V_RUN(v, linear, &a);
     }
@@ -73,6 +78,9 @@ VKM_CASES(linear_bf16) {
         a.has_rows = i % 2;
         a.bias = vkm_v_f32(v, a.n, VKM_FILL_NORMAL);
         a.rows = vkm_v_u32_distinct(v, a.m, 3 * a.m);
+        a.n_parts = i % 4 == 2 ? 1 + (uint32_t)i : 0;
+        if (a.n_parts) a.k = 0;
+        a.parts = vkm_v_f32(v, (a.n_parts ? a.n_parts : 1ull) * a.m * a.n, VKM_FILL_NORMAL);
         a.c = vkm_v_bf16_out(v, (a.has_rows ? 3ull : 1) * a.m * a.n);
         VKM_V_RUN(v, linear_bf16, &a);
     }

@@ -20,7 +20,7 @@ typedef struct vkm_param {
 } vkm_param;
 
 #define VKM_MAX_PARAMS 24
-#define VKM_MAX_SPEC   11
+#define VKM_MAX_SPEC   12
 #define VKM_MAX_PUSH   128 /* bytes of push constants, the portable limit */
 
 typedef void (*vkm_ref_fn)(const void *args, vkm_part me);
