@@ -87,9 +87,13 @@ static void decoding_in_parts(void **state) {
     assert_int_equal(vkm_tile_k_part(&gpu, ROWS, 2 * 2048, 1024), 512);
     assert_int_equal(vkm_tile_k_part(&gpu, 8, 2 * 2048, 1024), 0);
     assert_int_equal(vkm_tile_k_part(&gpu, 65, 2 * 2048, 1024), 0);
-    const vkm_model_preset *tiny;
+    const vkm_model_preset *tiny = NULL;
     vkm_err err = {0};
-    if (tmpdir_make(state) || vkm_model_preset_find("tiny", &tiny, &err)) fail_msg("%s", err.msg);
+    assert_int_equal(tmpdir_make(state), 0);
+    if (vkm_model_preset_find("tiny", &tiny, &err) || !tiny) {
+        fail_msg("%s", err.msg);
+        return;
+    }
     vkm_init_options o = {.config = tiny->config, .output = in_dir("model"), .seed = 5};
     o.config.C = 1024, o.config.F = 2048, o.config.H = 8, o.config.K = 4, o.config.D = 64;
     if (vkm_init_model(&o, NULL, &err)) fail_msg("%s", err.msg);
@@ -104,7 +108,8 @@ static void decoding_in_parts(void **state) {
                 "--num_return_sequences %d --max_new_tokens %d --seed 7",
                 in_dir("run"), ROWS, TOKENS));
     unsetenv("VKMOE_CLASS");
-    double drawn[ROWS * TOKENS], scored[ROWS * TOKENS], most = 0;
+    static double drawn[ROWS * TOKENS], scored[ROWS * TOKENS];
+    double most = 0;
     uint32_t n = read_logprobs(drawn, ROWS * TOKENS);
     char *rows = calloc(1, sizeof out);
     size_t len = 0;

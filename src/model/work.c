@@ -99,7 +99,7 @@ static void plan_head(vkm_work *w, vkm_plan *p) {
 uint32_t vkm_work_parts(const vkm_work *w, vkm_linear_id id, uint32_t t, uint32_t *n,
                         uint64_t *at) {
     const vkm_lora_group *g = vkm_lora_group_of(id);
-    uint32_t d_in, d_out, columns = 0, before = 0;
+    uint32_t d_in = 0, d_out, columns = 0, before = 0;
     for (uint32_t i = 0; i < g->n; i++) {
         vkm_linear_dims(&w->model->dims, (vkm_linear_id)(g->first + i), &d_in, &d_out);
         if (g->first + i < id) before += d_out;
