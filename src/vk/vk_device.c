@@ -46,7 +46,9 @@ static vkm_status make_device(vk_dev *vk, vkm_err *err) {
      * components take half the time. */
     VkPhysicalDeviceFeatures have;
     vkGetPhysicalDeviceFeatures(vk->physical, &have);
-    vk->wide_loads = have.shaderInt64 && vk->dev->class == VKM_CLASS_CPU_DRIVER;
+    /* not of 16 lanes (LP_NATIVE_VECTOR_WIDTH=512): 64-bit loads overrun lavapipe's stack there */
+    vk->wide_loads =
+        have.shaderInt64 && vk->dev->class == VKM_CLASS_CPU_DRIVER && vk->dev->subgroup <= 8;
     VkPhysicalDeviceFeatures want = {.shaderInt64 = vk->wide_loads ? VK_TRUE : VK_FALSE};
     const char *extensions[1 + VKM_COUNTOF(matrix.names)];
     uint32_t n_extensions = 0;
