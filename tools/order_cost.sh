@@ -14,7 +14,7 @@ shift || true
 [ $# -gt 0 ] || set -- --backend cpu
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
-rows=(gemm/1024 gemm/head linear/train linear/decode-8)
+rows=(gemm/1024 gemm-head/qwen3-0.6b linear-gate/qwen3-0.6b linear-gate-8/qwen3-0.6b)
 
 build() { # name, elements of a sum
   mkdir "$tmp/$1"
@@ -33,7 +33,7 @@ measure() { # tree, device options...
   shift
   for row in "${rows[@]}"; do
     "$tmp/$tree/build/vkmoe" bench "$row" --quiet --json --repeat 2 "$@" |
-      sed -E "s/.*\"name\":\"([^\"]*)\".*\"seconds\":([^,]*),.*/$tree \1 \2/"
+      sed -nE "s/.*\"name\":\"([^\"]*)\".*\"seconds\":([^,]*),.*/$tree \1 \2/p"
   done
 }
 
