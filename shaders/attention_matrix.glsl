@@ -212,10 +212,9 @@ void store_four(uvec2 addr, uint at, vec4 y) {
                          SLINE, gl_CooperativeMatrixLayoutRowMajor);                               \
         meet();                                                                                    \
         [[unroll]] for (uint r = 0u; r < ROWS; r++) {                                              \
-            [[unroll]] for (uint q_ = 0u; q_ < COLS / 4u; q_++) {                                  \
+            [[unroll]] for (uint q_ = 0u; q_ < FOURS; q_++) {                                      \
                 uint d = across() * OWN_D + c_ * STRIPE + lane_part() * COLS + 4u * q_;            \
-                vec4 y = uintBitsToFloat(                                                          \
-                    scores[score_quad(0u, lane_row(r)) + lane_col() / 4u + q_]);                   \
+                vec4 y = scores_at(0u, r * FOURS + q_);                                            \
                 statement;                                                                         \
             }                                                                                      \
         }                                                                                          \

@@ -65,7 +65,7 @@ uint pair(vec2 x, float by) {
 }
 /* Exact but for what lies 2^28 below the largest, which a driver rounds as it likes: fast tier only. */
 uint element_pair(uint word, float by) {
-    return packHalf2x16(vec2(vkm_bf16_lo(word) * by, vkm_bf16_hi(word) * by));
+    return pair(vec2(vkm_bf16_lo(word), vkm_bf16_hi(word)), by);
 }
 #else
 const bool LIFTS = false;

@@ -108,8 +108,8 @@ static VkPipeline make(const bench *b, const char *path, const uint32_t *spec) {
     for (uint32_t i = 0; i < VKM_MAX_SPEC; i++)
         if (spec[i]) entries[n_entries++] = (VkSpecializationMapEntry){i, i * 4, 4};
     const VkSpecializationInfo special = {n_entries, entries, VKM_MAX_SPEC * sizeof *spec, spec};
-    const uint32_t subgroup =
-        spec[9]; /* of cooperative matrices; 0 elsewhere (shaders/matrix.glsl) */
+    /* of cooperative matrices (shaders/matrix.glsl); 0 elsewhere */
+    const uint32_t subgroup = spec[9];
     const VkPipelineShaderStageRequiredSubgroupSizeCreateInfo size = {
         .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO,
         .requiredSubgroupSize = subgroup};

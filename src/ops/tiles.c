@@ -218,10 +218,10 @@ vkm_tile vkm_tile_for(const vkm_dev *dev, uint32_t products, uint32_t m, uint32_
 /* Few rows are bound by the weights on their way (matrix_table), which groups side by side along K
  * multiply: so many of them, each with two chunks at least. */
 uint32_t vkm_tile_k_part(const vkm_dev *dev, uint32_t m, uint32_t n, uint32_t k) {
-    enum { MOST_ROWS = 64, GROUPS = 400, LEAST_K = 512 };
+    enum { GROUPS = 400, LEAST_K = 512 };
     const matrix_row *r = matrix_row_of(dev, m, n);
-    if (!vkm_dev_matrix(dev).m || r->class != VKM_CLASS_GPU || m <= 8 || m > MOST_ROWS || !r->rows)
-        return 0;
+    int few = r->class == VKM_CLASS_GPU && r->max_m != ANY_M;
+    if (!vkm_dev_matrix(dev).m || !few || m <= 8 || !r->rows) return 0;
     uint32_t groups = vkm_div_up(n, r->cols), parts = GROUPS / groups;
     if (parts > k / LEAST_K) parts = k / LEAST_K;
     return parts < 2 ? 0 : (uint32_t)vkm_round_up(vkm_div_up(k, parts), 256);
